@@ -1,0 +1,190 @@
+"""Builds everything and runs it; nothing else knows all the parts.
+
+Order matters: watch first, then list, then look, then act. Stopping leaves the network up.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from agent.config import Config, load
+from agent.errors import ConfigError, VethdError
+from agent.export import log
+from agent.export.metrics import Metrics
+from agent.export.server import Server
+from agent.kernel import faults
+from agent.kernel.crew import Crew
+from agent.kernel.namespaces import Namespaces
+from agent.kernel.preflight import claim_host, require_privileges
+from agent.leasefile import LeaseFile
+from agent.model import Network
+from agent.notify import notify, watchdog_seconds
+from agent.reconciler.bulletin import Bulletin, Notice
+from agent.reconciler.loop import Reconciler
+from agent.reconciler.world import World
+from agent.sources.generations import GenerationSource
+from agent.sources.links import LinkSource
+from agent.sources.named import NamedSource
+
+_LEASES_SETTLE_SECONDS: Final = 1.0
+# The worker threads are woken by the loop for tiny tasks: a long interval would be their latency.
+_SWITCH_SECONDS: Final = 0.0005
+
+_log = structlog.get_logger()
+
+
+def run(config: Config, log_format: log.LogFormat) -> int:
+    """Run the agent in the foreground until SIGTERM or SIGINT; return the exit code."""
+    log.configure(log_format)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        require_privileges()
+        with claim_host():
+            asyncio.run(_App(config).run())
+    except ConfigError as error:
+        sys.stderr.write(f"vethd: {error}\n")
+        return 2
+    except VethdError as error:
+        sys.stderr.write(f"vethd: {error}\n")
+        return 1
+    return 0
+
+
+class _App:
+    def __init__(self, config: Config) -> None:
+        self._namespaces = Namespaces()
+        self._world = World(config, self._namespaces.host)
+        self._bulletin = Bulletin()
+        self._metrics = Metrics(self._world)
+        self._bulletin.listen(self._metrics.on_notice)
+        self._bulletin.listen(log.on_notice)
+        self._bulletin.listen(self._on_notice)
+        self._crew = Crew(self._namespaces, faults.on_step())
+        self._reconciler = Reconciler(self._world, self._crew, self._bulletin)
+        self._server = Server(self._world, self._bulletin, self._metrics, lambda: self._ready)
+        self._lease_file = LeaseFile(config.state_dir)
+        self._leases_changed = asyncio.Event()
+        self._ready = False
+        self._started = time.monotonic()
+
+    async def run(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._namespaces.close)
+            stack.push_async_callback(self._crew.close)
+            await self._reconciler.host.refuse_conflicts()
+            self._recall_leases()
+            stack.push_async_callback(self._server.close)
+            await self._server.start()
+            for source in (LinkSource(self._reconciler), GenerationSource(self._reconciler)):
+                source.start(loop)
+                stack.callback(source.close, loop)
+            work = asyncio.create_task(self._work(), name="work")
+            stopping = asyncio.create_task(stop.wait(), name="stop")
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            notify("STOPPING=1")
+            work.cancel()
+            (failure,) = await asyncio.gather(work, return_exceptions=True)
+            self._keep_leases()
+            if isinstance(failure, Exception):
+                raise failure
+        _log.info("stopped", uptime_seconds=round(time.monotonic() - self._started, 3))
+
+    async def _work(self) -> None:
+        world = self._world
+        named = NamedSource(world.config.directories, self._namespaces.is_namespace, self._reconciler)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(named.run(), name="named")
+            await named.listed.wait()
+            group.create_task(self._reconciler.run(), name="reconciler")
+            group.create_task(self._keep_leases_now_and_then(), name="leases")
+            group.create_task(_feed_watchdog(), name="watchdog")
+            await self._reconciler.host_stands.wait()
+            await self._reconciler.settled()
+            self._reconciler.take_down_strays()
+            await self._reconciler.settled()
+            self._ready = True
+            states = [record.state for record in world.roster]
+            _log.info(
+                "ready",
+                namespaces=len(states),
+                networked=states.count("ready"),
+                ms=round((time.monotonic() - self._started) * 1000, 3),
+            )
+            notify("READY=1")
+
+    def _reload(self) -> None:
+        former = self._world.config
+        if former.source is None:
+            _log.warning("config not reloaded", reason="the agent runs on built-in defaults; give it --config")
+            return
+        notify("RELOADING=1")
+        try:
+            self._adopt_config(load(former.source))
+        except ConfigError as error:
+            _log.error("config not reloaded", reason=str(error))
+        else:
+            _log.info("config reloaded", config=str(former.source))
+        notify("READY=1")
+
+    def _adopt_config(self, config: Config) -> None:
+        """Take over what can change while running. Raises ConfigError for what needs a restart."""
+        former = self._world.config
+        fixed = ("state_dir", "socket", "socket_group", "directories", "metrics_host", "metrics_port")
+        for key in fixed:
+            if getattr(config, key) != getattr(former, key):
+                raise ConfigError(f"{former.source}: {key} changed: takes a restart (the network stays up)")
+        if [_shape(network) for network in config.networks] != [_shape(network) for network in former.networks]:
+            raise ConfigError(f"{former.source}: network: names, subnets, bridges, interfaces take a restart")
+        self._world.config = config
+        self._reconciler.host.suspect("the config")
+        self._reconciler.resync()
+
+    def _recall_leases(self) -> None:
+        memory, remark = self._lease_file.read()
+        if remark:
+            _log.warning("leases", reason=remark)
+        self._world.remember(memory)
+
+    def _on_notice(self, notice: Notice) -> None:
+        if notice["event"] in {"networked", "removed", "adopted"}:
+            self._leases_changed.set()
+
+    async def _keep_leases_now_and_then(self) -> None:
+        while True:
+            await self._leases_changed.wait()
+            await asyncio.sleep(_LEASES_SETTLE_SECONDS)
+            self._leases_changed.clear()
+            await asyncio.to_thread(self._write_leases, self._world.memory())
+
+    def _keep_leases(self) -> None:
+        self._write_leases(self._world.memory())
+
+    def _write_leases(self, memory: dict[str, dict[str, int]]) -> None:
+        try:
+            self._lease_file.write(memory)
+        except OSError as error:
+            _log.warning("leases not kept", reason=f"{error.filename}: {error.strerror}")
+
+
+def _shape(network: Network) -> Network:
+    """Return a network without what can change while the agent runs."""
+    return replace(network, nat=True, mtu=0, isolate=False, host_access="all", anti_spoof=True, reach=())
+
+
+async def _feed_watchdog() -> None:
+    seconds = watchdog_seconds()
+    while seconds is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds)

@@ -1,0 +1,184 @@
+"""The commands that ask a running agent."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from agent.cli import render
+from agent.cli.client import AgentNotRunning, Client, Json, socket_of
+from agent.cli.exits import DONE, FAILED, LEFT_ALONE
+
+# Beside its own limit the agent gets this long to say that the time is over.
+GRACE_SECONDS = 5.0
+
+
+def status(options: argparse.Namespace) -> int:
+    """``vethd status [NAME]``: 1 when NAME is unknown."""
+    client = _client(options)
+    if options.name is not None:
+        found = client.post("/v1/namespace", {"name": _name(options.name)})
+        return _show(found, _about_namespace, options.json)
+    return _show(client.get("/v1/status"), _about_agent, options.json)
+
+
+def list_namespaces(options: argparse.Namespace) -> int:
+    """``vethd list``."""
+    return _show(_client(options).get("/v1/namespaces"), _about_namespaces, options.json)
+
+
+def wait(options: argparse.Namespace) -> int:
+    """``vethd wait NAME``: 0 ready, 1 timed out or failed, 3 left alone by policy."""
+    body = {"name": _name(options.name), "timeout": options.timeout}
+    answer = _client(options).post("/v1/wait", body, options.timeout + GRACE_SECONDS)
+    shown = render.printable(body["name"])
+    outcome, reason = answer["outcome"], render.harmless(answer.get("reason") or "")
+    if outcome == "ready":
+        print(f"{shown}: ready, {_addresses(answer['namespace'] or {})}")
+        return DONE
+    if outcome == "left":
+        print(f"vethd: {shown}: left alone: {reason}", file=sys.stderr)
+        return LEFT_ALONE
+    what = f"not networked within {options.timeout:g} s" if outcome == "timeout" else "failed"
+    print(f"vethd: {shown}: {what}{': ' if reason else ''}{reason}", file=sys.stderr)
+    return FAILED
+
+
+def watch(options: argparse.Namespace) -> int:
+    """``vethd watch``: until interrupted; 4 when the agent ends."""
+    client = _client(options)
+    try:
+        for event in client.stream("/v1/watch"):
+            print(json.dumps(event) if options.json else _about_event(event), flush=True)
+    except KeyboardInterrupt:
+        return DONE
+    raise AgentNotRunning("the agent has stopped")
+
+
+def explain(options: argparse.Namespace) -> int:
+    """``vethd explain NAME``: 1 when NAME was never seen."""
+    name = _name(options.name)
+    answer = _client(options).post("/v1/explain", {"name": name})
+    return _show(answer, lambda found: _explanation(name, found), options.json)
+
+
+def _client(options: argparse.Namespace) -> Client:
+    return Client(socket_of(getattr(options, "config", None)))
+
+
+def _name(argument: str) -> str:
+    """The bytes that were typed as the API names them, whatever the locale decoded them as."""
+    return os.fsencode(argument).decode("utf-8", "surrogateescape")
+
+
+def _show(answer: Json, human: Callable[[Json], list[str]], as_json: bool) -> int:
+    print(json.dumps(answer, indent=2) if as_json else "\n".join(human(answer)))
+    return DONE
+
+
+def _addresses(namespace: Json) -> str:
+    both = (namespace.get("address"), namespace.get("address6"))
+    return " ".join(address for address in both if address) or "no address"
+
+
+def _about_agent(found: Json) -> list[str]:
+    state = render.coloured("ready", "green") if found["ready"] else render.coloured("starting", "yellow")
+    counts = found["namespaces"]
+    uplink = found["uplink"]
+    dropped = {source: count for source, count in found["events_dropped"].items() if count}
+    lines = [
+        f"vethd {found['version']}, {state}, pid {found['pid']}, up {render.duration(found['uptime_seconds'])}",
+        "",
+        *render.pairs(
+            [
+                ("namespaces", ", ".join(f"{count} {name}" for name, count in counts.items())),
+                ("uplink", f"{uplink['device']}, MTU {uplink['mtu']}" if uplink else "none: no default route"),
+                ("events lost", ", ".join(f"{count} from {source}" for source, count in dropped.items()) or "none"),
+                ("problems", "none" if not found["problems"] else str(len(found["problems"]))),
+            ]
+        ),
+        *(render.coloured(f"  {render.harmless(problem)}", "yellow") for problem in found["problems"]),
+        "",
+    ]
+    head = ("NETWORK", "SUBNET", "SUBNET6", "BRIDGE", "MTU", "LEASES", "PORTS")
+    rows = [
+        (
+            network["name"],
+            network["subnet"],
+            network["subnet6"] or "-",
+            network["bridge"],
+            str(network["mtu"]),
+            f"{network['leases']} of {network['capacity']}",
+            str(network["ports"]),
+        )
+        for network in found["networks"]
+    ]
+    return lines + render.table(head, rows)
+
+
+def _about_namespaces(found: Json) -> list[str]:
+    head = ("NAME", "STATE", "NETWORK", "ADDRESS", "ADDRESS6", "DEVICE", "WHY")
+    rows = [
+        (
+            namespace["name"],
+            namespace["state"],
+            namespace["network"] or "-",
+            namespace["address"] or "-",
+            namespace["address6"] or "-",
+            namespace["device"] or "-",
+            namespace["reason"] or "",
+        )
+        for namespace in found["namespaces"]
+    ]
+    return render.table(head, rows) if rows else ["no namespaces; make one: ip netns add web"]
+
+
+def _about_namespace(namespace: Json) -> list[str]:
+    return render.pairs((key, value) for key, value in _facts(namespace) if value)
+
+
+def _facts(namespace: Json) -> list[tuple[str, str]]:
+    milliseconds = namespace["plumb_ms"]
+    return [
+        ("name", namespace["name"]),
+        ("state", namespace["state"]),
+        ("why", namespace["reason"]),
+        ("rule", namespace["rule"]),
+        ("network", namespace["network"] or ""),
+        ("address", namespace["address"] or ""),
+        ("address6", namespace["address6"] or ""),
+        ("host device", namespace["device"] or ""),
+        ("networked in", "" if milliseconds is None else f"{milliseconds:.1f} ms"),
+        ("path", namespace["path"]),
+        ("also known as", ", ".join(namespace["aliases"])),
+        ("cookie", "" if namespace["cookie"] is None else str(namespace["cookie"])),
+    ]
+
+
+def _explanation(name: str, found: Json) -> list[str]:
+    namespace = found["namespace"]
+    lines = _about_namespace(namespace) if namespace else [f"{render.printable(name)}: gone"]
+    history = found["history"]
+    if not history:
+        return lines
+    rows = [(_clock(entry["time"]), entry["event"], entry["detail"]) for entry in history]
+    return [*lines, "", *render.table(("TIME", "EVENT", "DETAIL"), rows)]
+
+
+def _about_event(event: Json) -> str:
+    detail = " ".join(
+        f"{key}={render.printable(value if isinstance(value, str) else json.dumps(value))}"
+        for key, value in event.items()
+        if key not in ("time", "event", "name") and value not in (None, "", [])
+    )
+    columns = (_clock(event["time"]), f"{event['event']:<13}", render.printable(event.get("name") or "-"), detail)
+    return "  ".join(columns).rstrip()
+
+
+def _clock(unix: float) -> str:
+    """Local time of day with milliseconds; the date too when it is not today's."""
+    then, now = time.localtime(unix), time.localtime()
+    shape = "%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M:%S"
+    return f"{time.strftime(shape, then)}.{int(unix * 1000) % 1000:03d}"

@@ -1,0 +1,105 @@
+"""The commands that need no running agent: they are the agent, or work on the host or a file themselves."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from agent.cli import render
+from agent.cli.client import AgentNotRunning, Client, Refused
+from agent.cli.exits import DONE, FAILED
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.config import Config
+    from agent.doctor import Agent, Finding
+
+
+def run(options: argparse.Namespace) -> int:
+    """``vethd run``: until SIGTERM or SIGINT."""
+    from agent import app
+
+    return app.run(_config(options), options.log_format)
+
+
+def down(options: argparse.Namespace) -> int:
+    """``vethd down``: 1 while an agent runs."""
+    from agent.down import take_down
+
+    for line in take_down(_config(options)) or ["nothing of vethd is on this host"]:
+        print(render.harmless(line))
+    return DONE
+
+
+def check_config(options: argparse.Namespace) -> int:
+    """``vethd check-config FILE``: 2 when it cannot be used."""
+    from pathlib import Path
+
+    from agent import config
+
+    config.load(Path(options.file))
+    print(f"{render.printable(options.file)}: ok")
+    return DONE
+
+
+def demo(_: argparse.Namespace) -> int:
+    """``vethd demo``."""
+    from agent.demo import story
+
+    return story.run_demo()
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """``vethd doctor``: 1 when there is something to do."""
+    from dataclasses import asdict
+
+    from agent import config
+    from agent.doctor import examine
+    from agent.doctor.gather import config_file, gather
+
+    path = _path(options)
+    try:
+        loaded, problem = config.load(path), ""
+    except ConfigError as error:
+        loaded, problem = config.load(None), str(error)
+    file = config_file(str(path or config.DEFAULT_PATH), problem)
+    found = examine(gather(loaded, file, _agent(str(loaded.socket))))
+    if options.json:
+        print(json.dumps({"findings": [asdict(finding) for finding in found]}, indent=2))
+    else:
+        print("\n".join(line for finding in found for line in _about(finding)))
+    return FAILED if any(finding.needs_action for finding in found) else DONE
+
+
+def _path(options: argparse.Namespace) -> "Path | None":
+    """The file to read, None for the built-in defaults."""
+    from pathlib import Path
+
+    from agent import config
+
+    named: str | None = getattr(options, "config", None)
+    return config.locate(None if named is None else Path(named))
+
+
+def _config(options: argparse.Namespace) -> "Config":
+    from agent import config
+
+    return config.load(_path(options))
+
+
+def _agent(socket: str) -> "Agent":
+    from agent.doctor import Agent
+
+    try:
+        return Agent(Client(socket).get("/v1/status"), "")
+    except (AgentNotRunning, Refused) as error:
+        return Agent(None, str(error))
+
+
+def _about(finding: "Finding") -> list[str]:
+    colour = render.STATE_COLOURS[finding.severity]
+    lines = [f"{render.coloured(f'{finding.severity:<8}', colour)}  {finding.id}: {render.harmless(finding.message)}"]
+    if finding.fix:
+        lines.append(f"          do: {render.harmless(finding.fix)}")
+    return lines

@@ -1,0 +1,134 @@
+"""Who holds which address of a network.
+
+A lease belongs to a namespace (its cookie) while that lives; the name it had is
+remembered, so the same name gets the same address again while it is free. Addresses are
+reused as late as possible: never used ones first, then the one that is free for longest.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+
+from agent.core.identity import address6_of
+from agent.errors import NoFreeAddress
+from agent.model import Cookie, Lease, Network
+
+_FIRST = 2
+
+
+class LeaseTable:
+    """The leases of one network. All operations but ``memory`` take constant time."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._end = _FIRST + network.capacity
+        self._fresh = _FIRST
+        self._held: dict[Cookie, int] = {}
+        self._holder: dict[int, Cookie] = {}
+        # Free addresses that were used before, the one that is free for longest first.
+        self._free: OrderedDict[int, None] = OrderedDict()
+        self._index_of: dict[str, int] = {}
+        self._name_of: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, cookie: Cookie) -> Lease | None:
+        """Return the lease of a namespace, None when it has none."""
+        index = self._held.get(cookie)
+        return None if index is None else self._lease(index)
+
+    def name_of(self, cookie: Cookie) -> str | None:
+        """Return the name that a namespace's lease is remembered for."""
+        index = self._held.get(cookie)
+        return None if index is None else self._name_of.get(index)
+
+    def held(self) -> Iterator[tuple[Cookie, Lease]]:
+        """Yield every namespace that has a lease, with it."""
+        for cookie, index in self._held.items():
+            yield cookie, self._lease(index)
+
+    def remember(self, names: Mapping[str, int]) -> None:
+        """Take over which name had which index, oldest first; what does not fit is skipped."""
+        for name, index in names.items():
+            if self._is_leasable(index) and index not in self._name_of and index not in self._holder:
+                self._free[index] = None
+                self._bind(name, index)
+
+    def memory(self) -> dict[str, int]:
+        """Return name to index, the longest free first and held ones last: what ``remember`` takes."""
+        order = [*self._free, *self._holder]
+        return {self._name_of[index]: index for index in order if index in self._name_of}
+
+    def adopt(self, cookie: Cookie, name: str, index: int) -> bool:
+        """Give a namespace the lease that it is seen to have; False when that cannot be."""
+        if cookie in self._held:
+            return self._held[cookie] == index
+        if not self._is_leasable(index) or index in self._holder:
+            return False
+        self._hold(cookie, name, index)
+        return True
+
+    def acquire(self, cookie: Cookie, name: str) -> Lease:
+        """Return the lease of a namespace, a new one when it has none.
+
+        Raises NoFreeAddress.
+        """
+        index = self._held.get(cookie)
+        if index is None:
+            index = self._choose(name)
+            self._hold(cookie, name, index)
+        elif self._name_of.get(index) != name:
+            self._bind(name, index)
+        return self._lease(index)
+
+    def release(self, cookie: Cookie) -> Lease | None:
+        """Free the lease of a namespace and return it; None when it has none."""
+        index = self._held.pop(cookie, None)
+        if index is None:
+            return None
+        del self._holder[index]
+        self._free[index] = None
+        return self._lease(index)
+
+    def _choose(self, name: str) -> int:
+        wanted = self._index_of.get(name)
+        if wanted is not None and wanted in self._free:
+            return wanted
+        while self._fresh < self._end and (self._fresh in self._holder or self._fresh in self._free):
+            self._fresh += 1
+        if self._fresh < self._end:
+            return self._fresh
+        if self._free:
+            return next(iter(self._free))
+        raise NoFreeAddress(
+            f"network {self._network.name}: no free address, all {self._network.capacity} of"
+            f" {self._network.subnet} are leased; enlarge the subnet or remove namespaces"
+        )
+
+    def _hold(self, cookie: Cookie, name: str, index: int) -> None:
+        self._free.pop(index, None)
+        self._held[cookie] = index
+        self._holder[index] = cookie
+        self._bind(name, index)
+
+    def _bind(self, name: str, index: int) -> None:
+        """Remember that ``name`` had ``index``, in place of what either was bound to before."""
+        former = self._name_of.pop(index, None)
+        if former is not None:
+            del self._index_of[former]
+        earlier = self._index_of.pop(name, None)
+        if earlier is not None:
+            del self._name_of[earlier]
+        self._index_of[name] = index
+        self._name_of[index] = name
+
+    def _is_leasable(self, index: int) -> bool:
+        return _FIRST <= index < self._end
+
+    def _lease(self, index: int) -> Lease:
+        return Lease(
+            self._network.name,
+            index,
+            self._network.subnet.network_address + index,
+            address6_of(self._network.subnet6, index),
+        )

@@ -1,0 +1,185 @@
+"""What to do so that the host's side of all networks is what it should be."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Final
+
+from agent.core.identity import bridge_alias, bridge_mac
+from agent.errors import HostError
+from agent.model import Address, Bridge, Link, Network, Route, Uplink
+
+FORWARDING: Final = "net/ipv4/ip_forward"
+FORWARDING6: Final = "net/ipv6/conf/all/forwarding"
+_RESTORE: Final = " restore "
+_DEFAULT_MTU: Final = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class HostSeen:
+    """What the kernel says of the host: devices by name, and settings by name (None: not there)."""
+
+    bridges: Mapping[str, Link | None]
+    addresses: frozenset[Address]
+    routes: frozenset[Route]
+    settings: Mapping[str, str | None]
+    uplink: Uplink | None
+
+
+@dataclass(frozen=True, slots=True)
+class MakeBridge:
+    """Make a bridge with its fixed MAC; spanning tree off, no forward delay."""
+
+    name: str
+    mac: bytes
+    mtu: int
+    drift = "bridge"
+
+
+@dataclass(frozen=True, slots=True)
+class SetBridge:
+    """Put a bridge's MAC, MTU, alias right and set it up."""
+
+    name: str
+    mac: bytes
+    mtu: int
+    alias: str
+    drift = "bridge"
+
+
+@dataclass(frozen=True, slots=True)
+class AddBridgeAddress:
+    """Add a gateway address, usable at once."""
+
+    bridge: str
+    address: IPv4Interface | IPv6Interface
+    drift = "address"
+
+
+@dataclass(frozen=True, slots=True)
+class AddBridgeRoute:
+    """Add the route to a network's subnet."""
+
+    bridge: str
+    address: IPv4Interface | IPv6Interface
+    drift = "route"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSetting:
+    """Write a kernel setting."""
+
+    name: str
+    value: str
+    drift = "sysctl"
+
+
+HostStep = MakeBridge | SetBridge | AddBridgeAddress | AddBridgeRoute | WriteSetting
+
+
+def host_plan(networks: Sequence[Network], seen: HostSeen, originals: Mapping[str, str]) -> tuple[HostStep, ...]:
+    """Return the steps from what is seen to what the networks need.
+
+    ``originals`` are the settings as they were before vethd; they are written into the
+    bridges' aliases, so that ``vethd down`` finds them with no file. Raises HostError for a
+    device of a bridge's name that vethd did not make.
+    """
+    return (
+        *(step for network in networks for step in _bridge(network, seen, originals)),
+        *_settings(networks, seen),
+    )
+
+
+def network_mtu(network: Network, uplink: Uplink | None) -> int:
+    """Return the MTU of a network: its own, or the uplink's, or 1500 without an uplink."""
+    return network.mtu or (uplink.mtu if uplink else _DEFAULT_MTU)
+
+
+def bridge_of(network: Network, seen: HostSeen) -> Bridge | None:
+    """Return what namespaces need to know of a network's bridge, None when it is not there."""
+    link = seen.bridges.get(network.bridge)
+    if link is None:
+        return None
+    return Bridge(link.name, link.index, bridge_mac(network.subnet), network_mtu(network, seen.uplink))
+
+
+def is_our_bridge(link: Link) -> bool:
+    """Tell whether vethd made a bridge."""
+    return link.kind == "bridge" and link.alias.startswith(bridge_alias(""))
+
+
+def originals_in(alias: str) -> dict[str, str]:
+    """Read the original settings back from a bridge's alias."""
+    _, found, listed = alias.partition(_RESTORE)
+    pairs = (item.partition("=") for item in listed.split()) if found else ()
+    return {name: value for name, _, value in pairs}
+
+
+def needed_settings(networks: Sequence[Network]) -> dict[str, str]:
+    """Return the kernel settings that the networks need."""
+    needed = {FORWARDING: "1"}
+    if any(network.subnet6 for network in networks):
+        needed[FORWARDING6] = "1"
+    return needed
+
+
+def conflicts(network: Network, seen: HostSeen) -> str | None:
+    """Return what on this host already uses a network's subnet, None when nothing does."""
+    bridge = seen.bridges.get(network.bridge)
+    for subnet in (network.subnet, network.subnet6):
+        if subnet is None:
+            continue
+        first, last = int(subnet.network_address), int(subnet.broadcast_address)
+        for route in seen.routes:
+            if not route.destination or len(route.destination) != len(subnet.network_address.packed):
+                continue
+            start = int.from_bytes(route.destination)
+            end = start + (1 << (8 * len(route.destination) - route.prefix)) - 1
+            if start <= last and end >= first and (bridge is None or route.device != bridge.index):
+                return f"{subnet} is routed on this host already, by device {route.device}"
+    return None
+
+
+def _bridge(network: Network, seen: HostSeen, originals: Mapping[str, str]) -> Iterator[HostStep]:
+    link = seen.bridges.get(network.bridge)
+    mac = bridge_mac(network.subnet)
+    mtu = network_mtu(network, seen.uplink)
+    alias = _alias(network, originals)
+    if link is None:
+        yield MakeBridge(network.bridge, mac, mtu)
+    elif not is_our_bridge(link) and not (link.kind == "bridge" and link.mac == mac):
+        raise HostError(
+            f"the host has a device {network.bridge} that vethd did not make; remove it"
+            f" (ip link del {network.bridge}) or set network.{network.name}.bridge"
+        )
+    if link is None or link.mac != mac or link.mtu != mtu or link.alias != alias or not link.up:
+        yield SetBridge(network.bridge, mac, mtu, alias)
+    for address in (network.gateway, network.gateway6):
+        if address is None:
+            continue
+        found = None if link is None else Address(link.index, address.packed, address.network.prefixlen)
+        if found is None or found not in seen.addresses:
+            yield AddBridgeAddress(network.bridge, address)
+        elif link is not None and link.up and not _is_routed(found, address, seen.routes):
+            yield AddBridgeRoute(network.bridge, address)
+
+
+def _is_routed(found: Address, address: IPv4Interface | IPv6Interface, routes: frozenset[Route]) -> bool:
+    destination = address.network.network_address.packed
+    return any(
+        route.device == found.device and route.destination == destination and route.prefix == found.prefix
+        for route in routes
+    )
+
+
+def _settings(networks: Sequence[Network], seen: HostSeen) -> Iterator[HostStep]:
+    for name, value in needed_settings(networks).items():
+        if seen.settings.get(name) not in {value, None}:
+            yield WriteSetting(name, value)
+
+
+def _alias(network: Network, originals: Mapping[str, str]) -> str:
+    alias = bridge_alias(network.name)
+    if originals:
+        alias += _RESTORE + " ".join(f"{name}={value}" for name, value in sorted(originals.items()))
+    return alias

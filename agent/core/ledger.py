@@ -1,0 +1,89 @@
+"""What every namespace carried, also when its device was made anew, and what all carried together."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+
+from agent.model import Cookie, Traffic
+
+_FIELDS = tuple(field.name for field in fields(Traffic))
+
+
+@dataclass(slots=True)
+class _Account:
+    network: str
+    device: int
+    carried: Traffic
+    last: Traffic
+
+
+class Ledger:
+    """Traffic by namespace, told from the namespace's side: what its device received is ``rx``."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[Cookie, _Account] = {}
+        self._closed: dict[str, Traffic] = {}
+
+    def note(self, cookie: Cookie, network: str, device: int, host_end: Traffic) -> None:
+        """Take a sample of a host end (ifindex ``device``); what it sent is what the namespace received."""
+        sample = mirrored(host_end)
+        account = self._accounts.get(cookie)
+        if account is None:
+            self._accounts[cookie] = _Account(network, device, Traffic(), sample)
+            return
+        if account.device != device:
+            account.carried = total((account.carried, account.last))
+            account.device = device
+        account.last = sample
+
+    def note_all(self, traffic: Mapping[int, Traffic]) -> None:
+        """Take a sample of every host end that is known, by ifindex."""
+        for account in self._accounts.values():
+            if account.device in traffic:
+                account.last = mirrored(traffic[account.device])
+
+    def note_last(self, cookie: Cookie, network: str, host_end: Traffic) -> None:
+        """Take the sample of a host end that was just removed, whichever device it was."""
+        account = self._accounts.get(cookie)
+        self.note(cookie, network, account.device if account else 0, host_end)
+
+    def close(self, cookie: Cookie) -> Traffic:
+        """End a namespace's account and return what it carried."""
+        account = self._accounts.pop(cookie, None)
+        if account is None:
+            return Traffic()
+        carried = total((account.carried, account.last))
+        self._closed[account.network] = total((self._closed.get(account.network, Traffic()), carried))
+        return carried
+
+    def carried(self, cookie: Cookie) -> Traffic | None:
+        """Return what a namespace carried so far."""
+        account = self._accounts.get(cookie)
+        return None if account is None else total((account.carried, account.last))
+
+    def totals(self) -> Iterator[tuple[str, Traffic]]:
+        """Yield what each network carried, namespaces that are gone included."""
+        sums = dict(self._closed)
+        for account in self._accounts.values():
+            former = sums.get(account.network, Traffic())
+            sums[account.network] = total((former, account.carried, account.last))
+        yield from sums.items()
+
+
+def mirrored(traffic: Traffic) -> Traffic:
+    """Return the counters as the other end of the pair sees them."""
+    return Traffic(
+        rx_bytes=traffic.tx_bytes,
+        rx_packets=traffic.tx_packets,
+        rx_errors=traffic.tx_errors,
+        rx_dropped=traffic.tx_dropped,
+        tx_bytes=traffic.rx_bytes,
+        tx_packets=traffic.rx_packets,
+        tx_errors=traffic.rx_errors,
+        tx_dropped=traffic.rx_dropped,
+    )
+
+
+def total(parts: Iterable[Traffic]) -> Traffic:
+    """Return the sum of counters."""
+    listed = list(parts)
+    return Traffic(*(sum(getattr(part, name) for part in listed) for name in _FIELDS))

@@ -1,0 +1,211 @@
+"""What to do so that one namespace becomes what it should be.
+
+``plan`` is the one place that decides: making, repairing, adopting after a restart and
+taking down are all the difference between an ``Attachment`` (or None) and what was
+observed. Applying the steps in order and planning again yields no steps.
+
+The order is that of the first packet: the pair is up and its carrier known to the kernel
+before the host end joins the bridge, neighbours are told in advance, and the default
+routes come last, so whoever sees one can use it.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Interface, IPv6Interface
+
+from agent.core import steps
+from agent.core.identity import alias_of, host_end_mac, host_end_name, is_ours, netns_mac, printable
+from agent.core.steps import Step
+from agent.errors import ForeignDevice
+from agent.model import LINK_GROUP, Address, Attachment, Inside, Link, Neighbour, Observed, Route
+
+AF_INET = 2
+AF_INET6 = 10
+_LOOPBACK = "lo"
+
+
+def plan(desired: Attachment | None, seen: Observed) -> tuple[Step, ...]:
+    """Return the steps from what is seen to what is desired; none when they agree.
+
+    Raises ForeignDevice when a device that is not ours has the name of ours.
+    """
+    if desired is None:
+        return tuple(_take_down(seen))
+    _refuse_foreign_devices(desired, seen)
+    return tuple(_attach(desired, seen))
+
+
+def our_link(seen: Observed) -> Link | None:
+    """Return our end inside the namespace: the two ends name each other, wherever they are called."""
+    host = seen.host_end
+    if host is None or seen.inside is None or not is_ours(host):
+        return None
+    for link in seen.inside.links:
+        if link.kind == "veth" and link.index == host.peer and link.peer == host.index:
+            return link
+    return None
+
+
+def remarks(desired: Attachment, seen: Observed) -> tuple[str, ...]:
+    """Return what is unusual inside but not ours to change."""
+    link = our_link(seen)
+    if link is None or seen.inside is None:
+        return ()
+    gateways = {gateway.packed for _, gateway in _gateways(desired)}
+    return tuple(
+        f"somebody else's default route by device {route.device} is left alone"
+        for route in sorted(seen.inside.routes, key=lambda route: (route.family, route.metric, route.device))
+        if not route.destination and not (route.device == link.index and route.gateway in gateways)
+    )
+
+
+def _refuse_foreign_devices(desired: Attachment, seen: Observed) -> None:
+    host = seen.host_end
+    if host is not None and not is_ours(host):
+        raise ForeignDevice(
+            f"{printable(desired.name)}: the host has a device {host.name} that vethd did not make;"
+            f" rename or remove it: ip link del {host.name}"
+        )
+    if our_link(seen) is None and seen.inside is not None:
+        for link in seen.inside.links:
+            if link.name == desired.network.interface and not (host and link.peer == host.index):
+                raise ForeignDevice(
+                    f"{printable(desired.name)}: has a device {link.name} that vethd did not make;"
+                    f" rename it or set network.{desired.network.name}.interface"
+                )
+
+
+def _attach(desired: Attachment, seen: Observed) -> Iterator[Step]:
+    host = seen.host_end
+    link = our_link(seen)
+    name = host_end_name(desired.cookie)
+    if host is not None and (link is None or host.mac != host_end_mac(desired.lease.address)):
+        # The other end is gone or was taken elsewhere, or the pair was made for another lease.
+        yield steps.DeletePair(name)
+        host = link = None
+    if host is None:
+        yield _create(desired, name)
+    yield from _host_end(desired, name, host)
+    yield from _inside(desired, link, seen.inside)
+    yield from _port(desired, name, host, seen.host_neighbours)
+    yield from _default_routes(desired, link, seen.inside)
+
+
+def _create(desired: Attachment, name: str) -> Step:
+    return steps.CreatePair(
+        host_end=name,
+        host_end_mac=host_end_mac(desired.lease.address),
+        device=desired.network.interface,
+        mac=netns_mac(desired.lease.address),
+        mtu=desired.bridge.mtu,
+    )
+
+
+def _host_end(desired: Attachment, name: str, host: Link | None) -> Iterator[Step]:
+    alias = alias_of(desired.name)
+    raised = host is None or not host.up
+    if raised:
+        yield steps.QuietHostEnd(name)
+    if host is None or host.alias != alias or host.group != LINK_GROUP:
+        yield steps.MarkHostEnd(name, alias)
+    if raised:
+        yield steps.RaiseHostEnd(name)
+    if host is not None and host.mtu != desired.bridge.mtu:
+        yield steps.SetHostEndMtu(name, desired.bridge.mtu)
+
+
+def _inside(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
+    device = desired.network.interface if link is None else link.name
+    loopback = next((each for each in inside.links if each.name == _LOOPBACK), None) if inside else None
+    if loopback is not None and not loopback.up:
+        yield steps.RaiseLoopback()
+    raised = link is None or not link.up
+    if raised:
+        yield steps.RaiseDevice(device)
+    if link is not None and link.mtu != desired.bridge.mtu:
+        yield steps.SetDeviceMtu(device, desired.bridge.mtu)
+    for address in addresses(desired):
+        found = None if link is None else Address(link.index, address.packed, address.network.prefixlen)
+        # Taking a device down drops its IPv6 addresses; adding what is there does no harm.
+        if found is None or inside is None or raised or found not in inside.addresses:
+            yield steps.AddAddress(device, address.packed, address.network.prefixlen)
+        elif not _has_on_link_route(inside, found, address):
+            yield steps.AddOnLinkRoute(device, address.packed, address.network.prefixlen)
+    for _, gateway in _gateways(desired):
+        if (
+            link is None
+            or inside is None
+            or raised
+            or Neighbour(link.index, gateway.packed, desired.bridge.mac) not in inside.neighbours
+        ):
+            yield steps.AddGatewayNeighbour(device, gateway.packed, desired.bridge.mac)
+    if raised:
+        yield steps.AwaitDevice(device)
+
+
+def _port(desired: Attachment, name: str, host: Link | None, host_neighbours: frozenset[bytes]) -> Iterator[Step]:
+    join = host is None or host.master != desired.bridge.index or not host.up
+    if join:
+        yield steps.AwaitHostEnd(name)
+        if desired.network.anti_spoof:
+            yield steps.Admit(name, desired.lease)
+    for address in addresses(desired):
+        if address.packed not in host_neighbours:
+            yield steps.AddHostNeighbour(desired.bridge.index, address.packed, netns_mac(desired.lease.address))
+    if join or (host is not None and host.isolated != desired.network.isolate):
+        yield steps.JoinBridge(name, desired.bridge.index, desired.network.isolate)
+    if join:
+        yield steps.AwaitBridge(desired.bridge.name)
+
+
+def _default_routes(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
+    lost = link is None or inside is None or not link.up
+    device = desired.network.interface if link is None else link.name
+    # IPv4 comes last: it is what most people wait for.
+    for family, gateway in reversed(_gateways(desired)):
+        present = [
+            route for route in (inside.routes if inside else ()) if route.family == family and not route.destination
+        ]
+        ours = [route for route in present if link and _is_our_default(route, link, gateway.packed)]
+        others = [route for route in present if route not in ours and route.metric == _metric(family)]
+        if (lost or not ours) and not (others and not lost):
+            yield steps.AddDefaultRoute(device, family, gateway.packed)
+
+
+def _is_our_default(route: Route, link: Link, gateway: bytes) -> bool:
+    return route.device == link.index and route.gateway == gateway
+
+
+def _metric(family: int) -> int:
+    # The kernel gives an IPv6 route without a metric 1024 (include/uapi/linux/ipv6_route.h).
+    return 1024 if family == AF_INET6 else 0
+
+
+def _has_on_link_route(inside: Inside, found: Address, address: IPv4Interface | IPv6Interface) -> bool:
+    destination = address.network.network_address.packed
+    return any(
+        route.device == found.device
+        and route.destination == destination
+        and route.prefix == found.prefix
+        and not route.gateway
+        for route in inside.routes
+    )
+
+
+def addresses(desired: Attachment) -> tuple[IPv4Interface | IPv6Interface, ...]:
+    """Return the addresses that the namespace's device should have."""
+    network, lease = desired.network, desired.lease
+    found: tuple[IPv4Interface | IPv6Interface, ...] = (IPv4Interface((lease.address, network.subnet.prefixlen)),)
+    if lease.address6 is not None and network.subnet6 is not None:
+        found += (IPv6Interface((lease.address6, network.subnet6.prefixlen)),)
+    return found
+
+
+def _gateways(desired: Attachment) -> tuple[tuple[int, IPv4Interface | IPv6Interface], ...]:
+    gateway6 = desired.network.gateway6
+    found: tuple[tuple[int, IPv4Interface | IPv6Interface], ...] = ((AF_INET, desired.network.gateway),)
+    return found if gateway6 is None else (*found, (AF_INET6, gateway6))
+
+
+def _take_down(seen: Observed) -> Iterator[Step]:
+    if seen.host_end is not None and is_ours(seen.host_end):
+        yield steps.DeletePair(seen.host_end.name)

@@ -1,0 +1,213 @@
+"""The steps of a plan: each one is one change of the kernel, idempotent, told as a value.
+
+Making what is there and removing what is absent are successes. Names of devices, not
+their numbers, stand here: a number is only known once the device was made.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from agent.model import Lease
+
+Side = Literal["host", "inside", "ruleset"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``side`` says where the step is done: the host, inside the namespace, or in nftables.
+
+    ``drift`` is the ``kind`` label of vethd_drift_repaired_total when the step repairs.
+    """
+
+    side: ClassVar[Side]
+    drift: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePair(Step):
+    """Make the veth pair, the device end already inside the namespace, the host end up."""
+
+    side = "host"
+    drift = "device"
+    host_end: str
+    host_end_mac: bytes
+    device: str
+    mac: bytes
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePair(Step):
+    """Delete the pair by its host end."""
+
+    side = "host"
+    drift = "device"
+    host_end: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkHostEnd(Step):
+    """Write our alias and group on the host end."""
+
+    side = "host"
+    drift = "mark"
+    host_end: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHostEnd(Step):
+    """Turn IPv6 off on the host end: a bridge port needs none, and its multicast floods all ports."""
+
+    side = "host"
+    drift = "link"
+    host_end: str
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseHostEnd(Step):
+    """Set the host end up."""
+
+    side = "host"
+    drift = "link"
+    host_end: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetHostEndMtu(Step):
+    """Set the host end's MTU."""
+
+    side = "host"
+    drift = "mtu"
+    host_end: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseLoopback(Step):
+    """Set ``lo`` up."""
+
+    side = "inside"
+    drift = "link"
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseDevice(Step):
+    """Set the device up, without an IPv6 link-local address of its own making."""
+
+    side = "inside"
+    drift = "link"
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetDeviceMtu(Step):
+    """Set the device's MTU."""
+
+    side = "inside"
+    drift = "mtu"
+    device: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress(Step):
+    """Add an address, usable at once (IFA_F_NODAD)."""
+
+    side = "inside"
+    drift = "address"
+    device: str
+    address: bytes
+    prefix: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddOnLinkRoute(Step):
+    """Add the route to the device's own subnet."""
+
+    side = "inside"
+    drift = "route"
+    device: str
+    address: bytes
+    prefix: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddGatewayNeighbour(Step):
+    """Tell the namespace the gateway's MAC for good."""
+
+    side = "inside"
+    drift = "neighbour"
+    device: str
+    address: bytes
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitDevice(Step):
+    """Have the kernel take notice of the device's carrier: before that it drops what is sent."""
+
+    side = "inside"
+    drift = "link"
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitHostEnd(Step):
+    """The same for the host end: a port that joins with its carrier known forwards at once."""
+
+    side = "host"
+    drift = "link"
+    host_end: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admit(Step):
+    """Let packets of this address and MAC pass from this host end."""
+
+    side = "ruleset"
+    drift = "ruleset"
+    host_end: str
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class AddHostNeighbour(Step):
+    """Tell the host the namespace's MAC for good."""
+
+    side = "host"
+    drift = "neighbour"
+    bridge: int
+    address: bytes
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JoinBridge(Step):
+    """Make the host end a port of the bridge."""
+
+    side = "host"
+    drift = "port"
+    host_end: str
+    bridge: int
+    isolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitBridge(Step):
+    """The same for the bridge: its first port brings its carrier."""
+
+    side = "host"
+    drift = "link"
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddDefaultRoute(Step):
+    """Add the default route by the gateway."""
+
+    side = "inside"
+    drift = "route"
+    device: str
+    family: int
+    gateway: bytes

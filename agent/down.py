@@ -1,0 +1,43 @@
+"""``vethd down``: removes every trace of vethd from the host, with the agent stopped."""
+
+import contextlib
+from pathlib import Path
+
+from agent.config import Config
+from agent.errors import HostError
+from agent.kernel.preflight import claim_host, require_privileges
+from agent.kernel.traces import remove_traces
+
+
+def take_down(config: Config) -> list[str]:
+    """Remove everything and return what was removed, a line each; nothing on a clean host.
+
+    Raises HostError while an agent runs, KernelError when the kernel refuses.
+    """
+    require_privileges()
+    with _no_agent():
+        removed = remove_traces()
+        removed += [f"file {path}" for path in _files(config) if _unlink(path)]
+    for directory in (config.state_dir, config.socket.parent):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+    return removed
+
+
+def _no_agent() -> contextlib.AbstractContextManager[object]:
+    try:
+        return claim_host()
+    except HostError:
+        raise HostError("the agent runs and would make everything anew; stop it first") from None
+
+
+def _files(config: Config) -> list[Path]:
+    return [config.socket, *config.state_dir.glob("leases*")]
+
+
+def _unlink(path: Path) -> bool:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True

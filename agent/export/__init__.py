@@ -1,0 +1,1 @@
+"""What vethd tells: control socket, metrics, log."""

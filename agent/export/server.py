@@ -1,0 +1,202 @@
+"""The control socket and the metrics endpoint, both HTTP by aiohttp.
+
+Names travel in JSON bodies, where every byte of them survives.
+"""
+
+import asyncio
+import contextlib
+import grp
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from agent.core.roster import Record
+from agent.errors import HostError
+from agent.export import views
+from agent.export.metrics import Metrics
+from agent.kernel.counters import read_traffic
+from agent.reconciler.bulletin import Bulletin, Notice
+from agent.reconciler.world import World
+
+_BODY_BYTES: Final = 64 << 10
+_LONGEST_WAIT_SECONDS: Final = 24 * 3600.0
+_INTERNAL: Final = {"reconciled"}
+_SHUTDOWN_SECONDS: Final = 0.5
+_Request = web.Request
+_Response = web.StreamResponse
+
+
+class Server:
+    """Answers questions about the world; changes nothing."""
+
+    def __init__(self, world: World, bulletin: Bulletin, metrics: Metrics, is_ready: Callable[[], bool]) -> None:
+        self._world = world
+        self._bulletin = bulletin
+        self._metrics = metrics
+        self._is_ready = is_ready
+        self._started = time.monotonic()
+        self._runners: list[web.AppRunner] = []
+
+    async def start(self) -> None:
+        """Begin to listen on the control socket and on the metrics address. Raises HostError."""
+        config = self._world.config
+        control = web.Application(client_max_size=_BODY_BYTES)
+        control.add_routes(
+            [
+                web.get("/v1/status", self._status),
+                web.get("/v1/namespaces", self._namespaces),
+                web.post("/v1/namespace", self._namespace),
+                web.post("/v1/wait", self._wait),
+                web.post("/v1/explain", self._explain),
+                web.get("/v1/watch", self._watch),
+                web.get("/healthz", self._healthz),
+            ]
+        )
+        await self._listen(control, lambda runner: _unix_site(runner, config.socket, config.socket_group))
+        public = web.Application(client_max_size=_BODY_BYTES)
+        public.add_routes([web.get("/metrics", self._scrape), web.get("/healthz", self._healthz)])
+        await self._listen(public, lambda runner: _tcp_site(runner, config.metrics_host, config.metrics_port))
+
+    async def close(self) -> None:
+        """Stop listening, and end what is still being answered."""
+        for runner in self._runners:
+            await runner.cleanup()
+        self._world.config.socket.unlink(missing_ok=True)
+
+    async def _listen(self, app: web.Application, make: Callable[[web.AppRunner], Any]) -> None:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True)
+        await runner.setup()
+        self._runners.append(runner)
+        await make(runner)
+
+    async def _status(self, _: _Request) -> _Response:
+        return _json(views.status(self._world, self._started, self._is_ready()))
+
+    async def _namespaces(self, _: _Request) -> _Response:
+        return _json({"namespaces": views.namespaces(self._world)})
+
+    async def _namespace(self, request: _Request) -> _Response:
+        record = self._world.roster.find(_name(await _body(request)))
+        if record is None:
+            return _json({"error": "no such namespace"}, 404)
+        return _json(views.namespace(self._world, record))
+
+    async def _explain(self, request: _Request) -> _Response:
+        explanation = views.explanation(self._world, _name(await _body(request)))
+        if explanation is None:
+            return _json({"error": "no such namespace was ever seen"}, 404)
+        return _json(explanation)
+
+    async def _wait(self, request: _Request) -> _Response:
+        body = await _body(request)
+        name = _name(body)
+        timeout = body.get("timeout", 30)
+        if (
+            isinstance(timeout, bool)
+            or not isinstance(timeout, int | float)
+            or not 0 <= timeout <= _LONGEST_WAIT_SECONDS
+        ):
+            raise _bad_request("timeout must be seconds from 0 to 86400")
+        deadline = asyncio.get_running_loop().time() + timeout
+        with self._bulletin.subscribe() as notices:
+            while True:
+                record = self._world.roster.find(name)
+                if record is not None and record.state != "pending":
+                    return self._outcome(record.state, record)
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await notices.get()
+                except TimeoutError:
+                    return self._outcome("timeout", self._world.roster.find(name))
+
+    def _outcome(self, outcome: str, record: Record | None) -> _Response:
+        reason = (record.reason or record.rule) if record else "no such namespace"
+        told = views.namespace(self._world, record) if record else None
+        return _json({"outcome": outcome, "namespace": told, "reason": reason})
+
+    async def _watch(self, request: _Request) -> _Response:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        with self._bulletin.subscribe() as notices:
+            await response.prepare(request)
+            for record in self._world.roster:
+                told = views.namespace(self._world, record)
+                await response.write(_line({"time": time.time(), "event": record.state, "initial": True, **told}))
+            while True:
+                notice = await notices.get()
+                if notice["event"] not in _INTERNAL:
+                    await response.write(_line(notice))
+
+    async def _healthz(self, _: _Request) -> _Response:
+        if not self._is_ready():
+            return _json({"status": "starting", "problems": list(views.problems(self._world))}, 503)
+        if self._world.host_problem:
+            return _json({"status": "failing", "problems": list(views.problems(self._world))}, 503)
+        return _json({"status": "ok"})
+
+    async def _scrape(self, request: _Request) -> _Response:
+        traffic = await asyncio.to_thread(read_traffic)
+        self._world.sample(traffic)
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._metrics.registry), headers={"Content-Type": content_type})
+
+
+async def _unix_site(runner: web.AppRunner, path: Path, group: str | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A socket that is left from a killed agent; a second agent was refused before this.
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    former = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(path)).start()
+    except OSError as error:
+        raise HostError(f"{path}: cannot listen: {error.strerror}; set agent.socket") from error
+    finally:
+        os.umask(former)
+    if group is not None:
+        try:
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        except KeyError:
+            raise HostError(f"agent.group: no group {group!r} on this host") from None
+        path.chmod(0o660)
+
+
+async def _tcp_site(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise HostError(f"{host}:{port}: cannot listen: {error.strerror}; set metrics.listen") from error
+
+
+async def _body(request: _Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except (ValueError, UnicodeDecodeError):
+        raise _bad_request("the body must be JSON") from None
+    if not isinstance(body, dict):
+        raise _bad_request("the body must be a JSON object")
+    return body
+
+
+def _name(body: dict[str, Any]) -> str:
+    name = body.get("name")
+    if not isinstance(name, str) or not name:
+        raise _bad_request("name must be a string")
+    return name
+
+
+def _bad_request(message: str) -> web.HTTPBadRequest:
+    return web.HTTPBadRequest(text=json.dumps({"error": message}), content_type="application/json")
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.json_response(value, status=status)
+
+
+def _line(notice: Notice) -> bytes:
+    return json.dumps(notice).encode() + b"\n"

@@ -1,0 +1,214 @@
+"""One namespace's attachment: reading what is, and doing the steps of a plan.
+
+Everything here blocks and belongs to one thread, the plumber's: the RTNL lock admits one
+writer at a time anyway.
+"""
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from agent.core import steps
+from agent.core.identity import host_end_name, netns_mac
+from agent.core.steps import Step
+from agent.errors import KernelError
+from agent.kernel import messages, sysctl
+from agent.kernel.carrier import await_carrier
+from agent.kernel.namespaces import Handle, Namespaces
+from agent.kernel.netlink import Answer, Netlink, Request
+from agent.kernel.ruleset import Ruleset
+from agent.model import Inside, Lease, Link, Observed
+
+_ALONE: Final = (
+    steps.CreatePair,
+    steps.DeletePair,
+    steps.QuietHostEnd,
+    steps.Admit,
+    steps.AwaitDevice,
+    steps.AwaitHostEnd,
+    steps.AwaitBridge,
+)
+_FINE: Final = {0, errno.EEXIST}
+_GONE_IS_FINE: Final = {0, errno.ENODEV}
+
+
+class Attachments:
+    """Observes and changes attachments, through one netlink socket of the host."""
+
+    def __init__(self, namespaces: Namespaces, ruleset: Ruleset, on_step: Callable[[Step], None] | None = None) -> None:
+        self._namespaces = namespaces
+        self._ruleset = ruleset
+        self._netlink = Netlink()
+        self._on_step = on_step
+
+    def close(self) -> None:
+        """Close the host's socket."""
+        self._netlink.close()
+
+    def observe(self, path: str, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
+        """Enter the namespace mounted on ``path`` and read it, with its host end.
+
+        Neighbour entries on the bridge are read for the lease that it is expected to have.
+        The handle stays open for ``apply``; the caller closes it. Raises NotANamespace.
+        """
+        handle = self._namespaces.open(path)
+        try:
+            return handle, Observed(
+                handle.cookie,
+                read_link(self._netlink, host_end_name(handle.cookie)),
+                read_inside(handle.netlink),
+                frozenset() if bridge is None or lease is None else self._host_neighbours(bridge, lease),
+            )
+        except BaseException:
+            handle.close()
+            raise
+
+    def apply(self, plan: Sequence[Step], handle: Handle) -> Link | None:
+        """Do the steps in order; return the host end when it was read on the way.
+
+        Raises KernelError or HostError at the first step that fails.
+        """
+        return _Run(self._netlink, self._ruleset, handle, self._on_step).do(plan)
+
+    def _host_neighbours(self, bridge: int, lease: Lease) -> frozenset[bytes]:
+        addresses = (lease.address, lease.address6)
+        requests = [messages.get_neighbour(bridge, each.packed) for each in addresses if each is not None]
+        mac = netns_mac(lease.address)
+        found = (messages.neighbour(reply) for answer in self._netlink.exchange(requests) for reply in answer.replies)
+        return frozenset(entry.address for entry in found if entry is not None and entry.mac == mac)
+
+
+def read_link(netlink: Netlink, name: str) -> Link | None:
+    """Read one device by name, None when there is none. Raises KernelError."""
+    request = messages.get_link(name)
+    answer = netlink.ask(request)
+    if answer.code == errno.ENODEV:
+        return None
+    _check(request, answer, {0})
+    return messages.link(answer.replies[0])
+
+
+def read_inside(netlink: Netlink) -> Inside:
+    """Read a namespace. One that holds ``lo`` alone has nothing else that matters."""
+    links = tuple(messages.link(payload) for payload in netlink.dump(messages.dump_links()))
+    if all(link.name == "lo" for link in links):
+        return Inside(links)
+    families = (messages.AF_INET, messages.AF_INET6)
+    routes = (messages.route(payload) for family in families for payload in netlink.dump(messages.dump_routes(family)))
+    neighbours = (messages.neighbour(payload) for payload in netlink.dump(messages.dump_neighbours()))
+    return Inside(
+        links,
+        frozenset(messages.address(payload) for payload in netlink.dump(messages.dump_addresses())),
+        frozenset(route for route in routes if route is not None),
+        frozenset(neighbour for neighbour in neighbours if neighbour is not None),
+    )
+
+
+class _Run:
+    """One run over a plan: neighbouring steps of one side travel in one message."""
+
+    def __init__(
+        self, netlink: Netlink, ruleset: Ruleset, handle: Handle, on_step: Callable[[Step], None] | None
+    ) -> None:
+        self._netlink = netlink
+        self._ruleset = ruleset
+        self._handle = handle
+        self._on_step = on_step
+        self._indexes: dict[str, int] = {}
+        self._host_end: Link | None = None
+
+    def do(self, plan: Sequence[Step]) -> Link | None:
+        batch: list[Step] = []
+        for step in plan:
+            if batch and (step.side != batch[0].side or self._stands_alone(step)):
+                self._send(batch)
+                batch = []
+            batch.append(step)
+            if self._stands_alone(step):
+                self._send(batch)
+                batch = []
+        if batch:
+            self._send(batch)
+        return self._host_end
+
+    def _stands_alone(self, step: Step) -> bool:
+        """Tell whether what follows a step depends on its having succeeded."""
+        if self._on_step is not None:
+            return True
+        return isinstance(step, _ALONE)
+
+    def _send(self, batch: Sequence[Step]) -> None:
+        inside = batch[0].side == "inside"
+        match batch[0]:
+            case steps.QuietHostEnd(host_end):
+                sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "1")
+            case steps.Admit(host_end, lease):
+                self._ruleset.admit(host_end, lease)
+            case steps.AwaitDevice(device):
+                self._await(self._handle.netlink, device, self._handle.open_socket)
+            case steps.AwaitHostEnd(host_end):
+                self._host_end = self._await(self._netlink, host_end, Netlink)
+            case steps.AwaitBridge(bridge):
+                self._await(self._netlink, bridge, Netlink)
+            case _:
+                netlink = self._handle.netlink if inside else self._netlink
+                requests = [request for step in batch for request in self._requests(step)]
+                fine = _GONE_IS_FINE if isinstance(batch[0], steps.DeletePair) else _FINE
+                for request, answer in zip(requests, netlink.exchange(requests), strict=True):
+                    _check(request, answer, fine)
+        if self._on_step is not None:
+            for step in batch:
+                self._on_step(step)
+
+    def _await(self, netlink: Netlink, device: str, open_socket: Callable[[], Netlink]) -> Link:
+        def ask() -> Link:
+            link = read_link(netlink, device)
+            if link is None:
+                raise KernelError(f"wait for the carrier of {device}", errno.ENODEV)
+            return link
+
+        return await_carrier(ask, open_socket)
+
+    def _requests(self, step: Step) -> list[Request]:
+        match step:
+            case steps.CreatePair(host_end, host_end_mac, device, mac, mtu):
+                return [messages.create_pair(host_end, host_end_mac, device, mac, mtu, self._handle.descriptor)]
+            case steps.DeletePair(host_end):
+                return [messages.delete_link(host_end)]
+            case steps.MarkHostEnd(host_end, alias):
+                return [messages.mark_link(host_end, alias)]
+            case steps.RaiseHostEnd(host_end):
+                return [messages.raise_link(host_end)]
+            case steps.SetHostEndMtu(device, mtu) | steps.SetDeviceMtu(device, mtu):
+                return [messages.set_mtu(device, mtu)]
+            case steps.JoinBridge(host_end, bridge, isolated):
+                return [messages.join_bridge(host_end, bridge), messages.set_isolated(host_end, isolated)]
+            case steps.AddHostNeighbour(bridge, address, mac):
+                return [messages.add_neighbour(bridge, address, mac)]
+            case steps.RaiseLoopback():
+                return [messages.raise_link("lo")]
+            case steps.RaiseDevice(device):
+                return [messages.no_link_local(device), messages.raise_link(device)]
+            case steps.AddAddress(device, address, prefix):
+                return [messages.add_address(self._index(device), address, prefix)]
+            case steps.AddOnLinkRoute(device, address, prefix):
+                return [messages.add_on_link_route(self._index(device), address, prefix)]
+            case steps.AddGatewayNeighbour(device, address, mac):
+                return [messages.add_neighbour(self._index(device), address, mac)]
+            case steps.AddDefaultRoute(device, family, gateway):
+                return [messages.add_default_route(self._index(device), family, gateway)]
+            case _:
+                raise NotImplementedError(step)
+
+    def _index(self, device: str) -> int:
+        if device not in self._indexes:
+            link = read_link(self._handle.netlink, device)
+            if link is None:
+                raise KernelError(f"find {device} inside", errno.ENODEV)
+            self._indexes[device] = link.index
+        return self._indexes[device]
+
+
+def _check(request: Request, answer: Answer, fine: set[int]) -> None:
+    if answer.code not in fine:
+        raise KernelError(request.what, answer.code, answer.detail)

@@ -1,0 +1,56 @@
+"""Forgetting the connections of addresses that changed hands.
+
+Source: nfnetlink_conntrack.h (ctnetlink), net/netfilter/nf_conntrack_netlink.c.
+"""
+
+import errno
+import struct
+from collections.abc import Collection
+from typing import Final
+
+from agent.errors import KernelError
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink, Request, attribute, attributes
+
+_GET: Final = 0x0101
+_DELETE: Final = 0x0102
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_ZONE = 1, 2, 12, 18
+_CTA_TUPLE_IP = 1
+_CTA_IP_V4_SRC, _CTA_IP_V6_SRC = 1, 3
+_NFGENMSG = struct.Struct("=BBH")
+_NLA_F_NESTED = 0x8000
+
+
+def forget(addresses: Collection[bytes]) -> int:
+    """Delete every entry that one of these addresses opened or answers; return how many.
+
+    One dump, whatever the number of addresses. A kernel without conntrack has none.
+    """
+    wanted = frozenset(addresses)
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        try:
+            entries = netlink.dump(Request(_GET, 0, _NFGENMSG.pack(0, 0, 0), "list connections"))
+        except KernelError as error:
+            if error.code in {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}:
+                return 0
+            raise
+        doomed = [request for entry in entries if (request := _deletion(entry, wanted)) is not None]
+        for request in doomed:
+            netlink.ask(request)
+    return len(doomed)
+
+
+def _deletion(entry: memoryview, wanted: frozenset[bytes]) -> Request | None:
+    found = attributes(entry, _NFGENMSG.size)
+    original = found[_CTA_TUPLE_ORIG]
+    if _source(original) not in wanted and _source(found[_CTA_TUPLE_REPLY]) not in wanted:
+        return None
+    body = bytes(entry[: _NFGENMSG.size]) + attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, bytes(original))
+    for kind in (_CTA_ZONE, _CTA_ID):
+        if kind in found:
+            body += attribute(kind, bytes(found[kind]))
+    return Request(_DELETE, 0, body, "forget a connection")
+
+
+def _source(tuple_: memoryview) -> bytes:
+    addresses = attributes(attributes(tuple_)[_CTA_TUPLE_IP])
+    return bytes(addresses.get(_CTA_IP_V4_SRC, addresses.get(_CTA_IP_V6_SRC, b"")))

@@ -1,0 +1,110 @@
+"""The two threads that do the kernel's work, and what the loop asks of them.
+
+The plumber looks and makes; the reaper takes down. The RTNL lock lets one writer in at a
+time, so more threads would only wait; but a deletion waits for RCU, not for the lock, and
+must not hold the plumber up.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from agent.core.hostplan import HostSeen, HostStep
+from agent.core.steps import Step
+from agent.kernel.attachments import Attachments
+from agent.kernel.host import apply_host, host_links, observe_host
+from agent.kernel.namespaces import Handle, Namespaces
+from agent.kernel.netlink import Netlink
+from agent.kernel.reaper import Reaper, Removal
+from agent.kernel.ruleset import Member, Ruleset
+from agent.model import Lease, Link, Network, Observed, Traffic
+
+_Result = TypeVar("_Result")
+
+
+class Crew:
+    """Asynchronous doors to blocking kernel work."""
+
+    def __init__(self, namespaces: Namespaces, on_step: Callable[[Step], None] | None = None) -> None:
+        self.is_namespace = namespaces.is_namespace
+        self._ruleset = Ruleset()
+        self._attachments = Attachments(namespaces, self._ruleset, on_step)
+        self._reaper = Reaper(self._ruleset)
+        self._host = Netlink()
+        self._plumber_thread = ThreadPoolExecutor(1, "plumber")
+        self._reaper_thread = ThreadPoolExecutor(1, "reaper")
+        self._removals: list[tuple[Removal, asyncio.Future[Traffic | None]]] = []
+        self._reaping: asyncio.Task[None] | None = None
+
+    async def observe(self, path: str, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
+        """See Attachments.observe."""
+        return await self._plumb(self._attachments.observe, path, bridge, lease)
+
+    async def apply(self, plan: Sequence[Step], handle: Handle) -> Link | None:
+        """See Attachments.apply."""
+        return await self._plumb(self._attachments.apply, plan, handle)
+
+    async def observe_host(self, networks: Sequence[Network]) -> HostSeen:
+        """See host.observe_host."""
+        return await self._plumb(observe_host, self._host, networks)
+
+    async def apply_host(self, plan: Sequence[HostStep]) -> None:
+        """See host.apply_host."""
+        await self._plumb(apply_host, plan)
+
+    async def host_links(self) -> list[Link]:
+        """Return all devices of the host."""
+        return await self._plumb(host_links, self._host)
+
+    async def load_rules(self, networks: Sequence[Network], members: Sequence[Member]) -> None:
+        """See Ruleset.load."""
+        await self._plumb(self._ruleset.load, networks, members)
+
+    async def rules_loaded(self) -> bool:
+        """See Ruleset.is_loaded."""
+        return await self._plumb(self._ruleset.is_loaded)
+
+    async def remove(self, removal: Removal) -> Traffic | None:
+        """Take an attachment down, together with all others that are asked for meanwhile.
+
+        Returns its last traffic, None when its device was gone. Raises KernelError.
+        """
+        done: asyncio.Future[Traffic | None] = asyncio.get_running_loop().create_future()
+        self._removals.append((removal, done))
+        if self._reaping is None:
+            self._reaping = asyncio.create_task(self._reap(), name="reap")
+        return await done
+
+    async def close(self) -> None:
+        """Finish what is being done and end the threads."""
+        if self._reaping is not None:
+            await self._reaping
+        self._plumber_thread.shutdown()
+        self._reaper_thread.shutdown()
+        self._attachments.close()
+        self._reaper.close()
+        self._host.close()
+
+    async def _reap(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._removals:
+                batch, self._removals = self._removals, []
+                try:
+                    traffic = await loop.run_in_executor(
+                        self._reaper_thread, self._reaper.remove, [removal for removal, _ in batch]
+                    )
+                except Exception as error:
+                    for _, done in batch:
+                        if not done.done():
+                            done.set_exception(error)
+                else:
+                    for (_, done), last in zip(batch, traffic, strict=True):
+                        if not done.done():
+                            done.set_result(last)
+        finally:
+            self._reaping = None
+
+    async def _plumb(self, work: Callable[..., _Result], *arguments: object) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._plumber_thread, work, *arguments)

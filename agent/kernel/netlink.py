@@ -1,0 +1,269 @@
+"""A blocking netlink socket and the message codec of the hot path.
+
+The kernel works on a request inside ``sendmsg`` and has queued the answer when that
+returns, so a blocking exchange costs two system calls and no wait. pyroute2 serves
+everything that is not done per namespace; here its per-attribute cost would be most of
+the time of a plumb.
+
+Source: netlink(7), include/uapi/linux/netlink.h.
+"""
+
+import errno
+import select
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from agent.errors import KernelError
+
+NETLINK_ROUTE: Final = 0
+NETLINK_NETFILTER: Final = 12
+
+SOL_NETLINK: Final = 270
+NETLINK_ADD_MEMBERSHIP: Final = 1
+NETLINK_CAP_ACK: Final = 10
+NETLINK_EXT_ACK: Final = 11
+NETLINK_GET_STRICT_CHK: Final = 12
+
+NLM_F_REQUEST: Final = 0x1
+NLM_F_ACK: Final = 0x4
+NLM_F_DUMP_INTR: Final = 0x10
+NLM_F_REPLACE: Final = 0x100
+NLM_F_EXCL: Final = 0x200
+NLM_F_DUMP: Final = 0x300
+NLM_F_CREATE: Final = 0x400
+NLM_F_CAPPED: Final = 0x100
+NLM_F_ACK_TLVS: Final = 0x200
+NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
+NLMSGERR_ATTR_MSG: Final = 1
+NLA_F_NESTED: Final = 0x8000
+NLA_TYPE_MASK: Final = 0x3FFF
+
+HEADER: Final = struct.Struct("=IHHII")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_ERRNO: Final = struct.Struct("=i")
+_RECEIVE_SIZE: Final = 1 << 16
+_ANSWER_SECONDS: Final = 5
+_DUMP_TRIES: Final = 30
+# The answers of so many requests fit the receive buffer (net.core.rmem_default).
+_BATCH: Final = 64
+
+
+class Request(NamedTuple):
+    """One request: ``kind`` (nlmsg_type), ``flags``, ``body`` (family header and attributes)."""
+
+    kind: int
+    flags: int
+    body: bytes
+    what: str
+
+
+class Message(NamedTuple):
+    """One received message: header fields and the payload behind the header."""
+
+    kind: int
+    flags: int
+    sequence: int
+    port: int
+    payload: memoryview
+
+
+class Answer(NamedTuple):
+    """What came back for one request: a positive errno (0: done), text, reply payloads."""
+
+    code: int
+    detail: str
+    replies: tuple[memoryview, ...]
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """Encode one attribute, padded to four bytes."""
+    length = 4 + len(payload)
+    return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length % 4)
+
+
+def text(kind: int, value: str | bytes) -> bytes:
+    """Encode a zero-terminated string attribute."""
+    raw = value.encode() if isinstance(value, str) else value
+    return attribute(kind, raw + b"\0")
+
+
+def number(kind: int, value: int) -> bytes:
+    """Encode an unsigned 32-bit attribute in host order."""
+    return struct.pack("=HHI", 8, kind, value)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """Encode an attribute that holds other attributes."""
+    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
+
+
+def attributes(payload: memoryview, offset: int = 0) -> dict[int, memoryview]:
+    """Decode attributes from ``offset`` on; of a repeated type the last one stays."""
+    found: dict[int, memoryview] = {}
+    end = len(payload)
+    while offset + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
+        if length < 4:
+            break
+        found[kind & NLA_TYPE_MASK] = payload[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def messages(datagram: bytes | memoryview) -> Iterator[Message]:
+    """Split a datagram into its messages."""
+    view = memoryview(datagram)
+    offset = 0
+    end = len(view)
+    while offset + 16 <= end:
+        length, kind, flags, sequence, port = HEADER.unpack_from(view, offset)
+        if length < 16:
+            return
+        yield Message(kind, flags, sequence, port, view[offset + 16 : offset + length])
+        offset += (length + 3) & ~3
+
+
+class Netlink:
+    """A netlink socket in the namespace of the thread that opens it.
+
+    Blocking; to be used by one thread at a time. An answer that does not come within
+    5 s raises KernelError with ETIMEDOUT.
+    """
+
+    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+            self._socket.setsockopt(SOL_NETLINK, option, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("=qq", _ANSWER_SECONDS, 0))
+        self._socket.bind((0, 0))
+        self.port: int = self._socket.getsockname()[0]
+        self._sequence = 0
+
+    def fileno(self) -> int:
+        """The socket's file descriptor, for getsockopt and the like."""
+        return self._socket.fileno()
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        """Read a socket option of ``size`` bytes."""
+        return self._socket.getsockopt(level, option, size)
+
+    def close(self) -> None:
+        """Close the socket; a namespace is kept alive by an open one."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def subscribe(self, group: int) -> None:
+        """Have the kernel send a multicast group's messages here."""
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a subscribed message and drop it with all that came; False when none came in time."""
+        if not select.select([self._socket], [], [], max(0.0, seconds))[0]:
+            return False
+        while True:
+            try:
+                self._socket.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+
+    def exchange(self, requests: Sequence[Request]) -> list[Answer]:
+        """Send requests in as few datagrams as can be and return their answers in the same order.
+
+        The kernel goes on after a request that fails; the caller reads ``code``.
+        """
+        return [
+            answer
+            for start in range(0, len(requests), _BATCH)
+            for answer in self._exchange(requests[start : start + _BATCH])
+        ]
+
+    def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
+        first = self._sequence + 1
+        self._sequence += len(requests)
+        self._socket.send(
+            b"".join(_frame(request, sequence, NLM_F_ACK) for sequence, request in enumerate(requests, start=first))
+        )
+        replies: list[list[memoryview]] = [[] for _ in requests]
+        answers: list[Answer | None] = [None] * len(requests)
+        missing = len(requests)
+        while missing:
+            for message in self._receive(requests[0].what):
+                place = message.sequence - first
+                if not 0 <= place < len(requests):
+                    continue
+                if message.kind == NLMSG_ERROR:
+                    code, detail = _verdict(message)
+                    answers[place] = Answer(code, detail, tuple(replies[place]))
+                    missing -= 1
+                else:
+                    replies[place].append(message.payload)
+        return [answer for answer in answers if answer is not None]
+
+    def ask(self, request: Request) -> Answer:
+        """Send one request and return its answer."""
+        return self.exchange((request,))[0]
+
+    def dump(self, request: Request) -> list[memoryview]:
+        """Return the payloads of a whole, consistent dump.
+
+        A dump that the kernel flags as interrupted (NLM_F_DUMP_INTR) is read again, up to
+        30 times; then KernelError with EINTR.
+        """
+        for _ in range(_DUMP_TRIES):
+            payloads, consistent = self._dump_once(request)
+            if consistent:
+                return payloads
+        raise KernelError(request.what, errno.EINTR, "the dump was interrupted by changes every time")
+
+    def _dump_once(self, request: Request) -> tuple[list[memoryview], bool]:
+        self._sequence += 1
+        self._socket.send(_frame(request, self._sequence, NLM_F_DUMP))
+        payloads: list[memoryview] = []
+        consistent = True
+        while True:
+            for message in self._receive(request.what):
+                if message.sequence != self._sequence:
+                    continue
+                if message.flags & NLM_F_DUMP_INTR:
+                    consistent = False
+                if message.kind == NLMSG_DONE:
+                    return payloads, consistent
+                if message.kind == NLMSG_ERROR:
+                    code, detail = _verdict(message)
+                    raise KernelError(request.what, code, detail)
+                payloads.append(message.payload)
+
+    def _receive(self, what: str) -> Iterator[Message]:
+        try:
+            datagram = self._socket.recv(_RECEIVE_SIZE)
+        except BlockingIOError as error:
+            raise KernelError(what, errno.ETIMEDOUT, "no answer") from error
+        return messages(datagram)
+
+
+def _frame(request: Request, sequence: int, flags: int) -> bytes:
+    length = 16 + len(request.body)
+    header = HEADER.pack(length, request.kind, request.flags | NLM_F_REQUEST | flags, sequence, 0)
+    return header + request.body + bytes(-length % 4)
+
+
+def _verdict(message: Message) -> tuple[int, str]:
+    (code,) = _ERRNO.unpack_from(message.payload)
+    detail = ""
+    if message.flags & NLM_F_ACK_TLVS:
+        # With NETLINK_CAP_ACK only the header of the offending request comes back.
+        found = attributes(message.payload, 4 + 16)
+        if NLMSGERR_ATTR_MSG in found:
+            detail = bytes(found[NLMSGERR_ATTR_MSG]).rstrip(b"\0").decode(errors="replace")
+    return -code, detail

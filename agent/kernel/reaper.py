@@ -1,0 +1,86 @@
+"""Taking attachments down, many in one go.
+
+Deleting a device makes the kernel wait for an RCU grace period, some 20 ms, and a whole
+group of devices waits just once. So this blocks in a thread of its own, away from the
+plumber, and takes as many at a time as there are.
+"""
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.core.identity import is_ours
+from agent.errors import KernelError
+from agent.kernel import conntrack, messages
+from agent.kernel.attachments import read_link
+from agent.kernel.netlink import Netlink
+from agent.kernel.ruleset import Ruleset
+from agent.model import DOOMED_GROUP, Lease, Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One attachment to take down; ``lease`` is None for a host end whose lease nobody knows."""
+
+    host_end: str
+    lease: Lease | None
+    bridge: int | None
+    admitted: bool
+
+
+class Reaper:
+    """Removes host ends, set elements, neighbour entries and connections."""
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self._ruleset = ruleset
+        self._netlink = Netlink()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._netlink.close()
+
+    def remove(self, removals: Sequence[Removal]) -> list[Traffic | None]:
+        """Take attachments down; what is gone already is no error.
+
+        Returns the last traffic of each host end, None where it was gone. Raises KernelError.
+        """
+        traffic = self._delete_links(removals)
+        admitted = [(each.host_end, each.lease) for each in removals if each.lease and each.admitted]
+        if admitted:
+            self._ruleset.expel(admitted)
+        self._forget_neighbours(removals)
+        addresses = [address for each in removals for address in _addresses(each)]
+        if addresses:
+            conntrack.forget(addresses)
+        return traffic
+
+    def _delete_links(self, removals: Sequence[Removal]) -> list[Traffic | None]:
+        links = [read_link(self._netlink, each.host_end) for each in removals]
+        doomed = [link for link in links if link is not None and is_ours(link)]
+        if doomed:
+            requests = [messages.set_group(link.name, DOOMED_GROUP) for link in doomed]
+            requests.append(messages.delete_group(DOOMED_GROUP))
+            answers = self._netlink.exchange(requests)
+            for request, answer in zip(requests, answers, strict=True):
+                if answer.code not in {0, errno.ENODEV}:
+                    raise KernelError(request.what, answer.code, answer.detail)
+        return [None if link is None else link.traffic for link in links]
+
+    def _forget_neighbours(self, removals: Sequence[Removal]) -> None:
+        self._netlink.exchange(
+            [
+                messages.delete_neighbour(each.bridge, address)
+                for each in removals
+                if each.bridge is not None
+                for address in _addresses(each)
+            ]
+        )
+
+
+def _addresses(removal: Removal) -> list[bytes]:
+    if removal.lease is None:
+        return []
+    found = [removal.lease.address.packed]
+    if removal.lease.address6 is not None:
+        found.append(removal.lease.address6.packed)
+    return found

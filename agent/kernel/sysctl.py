@@ -1,0 +1,25 @@
+"""Kernel settings below /proc/sys/net, which always shows the namespace of the thread that opens it."""
+
+from pathlib import Path
+
+from agent.errors import KernelError
+
+_ROOT = Path("/proc/sys")
+
+
+def read(name: str) -> str | None:
+    """Return a setting such as ``net/ipv4/ip_forward``; None where the kernel has no such setting."""
+    try:
+        return (_ROOT / name).read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def write(name: str, value: str) -> None:
+    """Change a setting. Raises KernelError; a setting that is not there is no error."""
+    try:
+        (_ROOT / name).write_text(value)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise KernelError(f"write {value} to /proc/sys/{name}", error.errno or 0) from error

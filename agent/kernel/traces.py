@@ -1,0 +1,61 @@
+"""Finding and removing everything of vethd on this host, with no state file's help."""
+
+import errno
+from typing import Final
+
+from agent.core.hostplan import is_our_bridge, originals_in
+from agent.core.identity import is_ours, leased_address
+from agent.errors import KernelError
+from agent.kernel import conntrack, messages, sysctl
+from agent.kernel.host import host_links
+from agent.kernel.netlink import Netlink
+from agent.kernel.ruleset import Ruleset
+from agent.model import DOOMED_GROUP, Link
+
+_GONE: Final = {0, errno.ENODEV}
+
+
+def remove_traces() -> list[str]:
+    """Remove host ends, bridges, tables, connections and changed settings; return what was removed.
+
+    Raises KernelError. What is not there is no error, so a second call removes nothing.
+    """
+    with Netlink() as netlink:
+        links = host_links(netlink)
+        host_ends = [link for link in links if is_ours(link)]
+        bridges = [link for link in links if is_our_bridge(link)]
+        _delete_all(netlink, host_ends)
+        removed = [f"{len(host_ends)} veth pairs"] if host_ends else []
+        removed += [_delete_bridge(netlink, bridge) for bridge in bridges]
+    removed += Ruleset().remove()
+    removed += [_restore(name, value) for name, value in _originals(bridges).items()]
+    addresses = [address.packed for link in host_ends if (address := leased_address(link.mac))]
+    if addresses and (forgotten := conntrack.forget(addresses)):
+        removed.append(f"{forgotten} connections of theirs")
+    return removed
+
+
+def _delete_all(netlink: Netlink, links: list[Link]) -> None:
+    requests = [messages.set_group(link.name, DOOMED_GROUP) for link in links]
+    if requests:
+        requests.append(messages.delete_group(DOOMED_GROUP))
+    for request, answer in zip(requests, netlink.exchange(requests), strict=True):
+        if answer.code not in _GONE:
+            raise KernelError(request.what, answer.code, answer.detail)
+
+
+def _delete_bridge(netlink: Netlink, bridge: Link) -> str:
+    request = messages.delete_link(bridge.name)
+    answer = netlink.ask(request)
+    if answer.code not in _GONE:
+        raise KernelError(request.what, answer.code, answer.detail)
+    return f"bridge {bridge.name}"
+
+
+def _originals(bridges: list[Link]) -> dict[str, str]:
+    return {name: value for bridge in bridges for name, value in originals_in(bridge.alias).items()}
+
+
+def _restore(name: str, value: str) -> str:
+    sysctl.write(name, value)
+    return f"{name.replace('/', '.')} set back to {value}"

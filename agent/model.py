@@ -1,0 +1,193 @@
+"""The nouns of vethd: frozen values that every other part speaks in.
+
+Addresses of wire form are ``bytes`` in network order (4 for IPv4, 16 for IPv6), MACs are
+6 ``bytes``, MTUs are bytes of payload, device numbers (ifindex) are only meaningful
+together with the namespace they were read in.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Final, Literal, NewType
+
+Cookie = NewType("Cookie", int)
+"""The identity of a network namespace: SO_NETNS_COOKIE, never reused until reboot (socket(7))."""
+
+LINK_GROUP: Final = 32372
+"""Link group of every host end: tells our devices from others' in the kernel itself."""
+DOOMED_GROUP: Final = 32373
+"""Link group of host ends that are about to be deleted together in one message."""
+ROUTE_PROTOCOL: Final = 126
+"""The rtm_protocol of every route that we add (rtnetlink(7))."""
+TABLE: Final = "vethd"
+"""Name of our nftables table, in the families inet and bridge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A host service that namespaces may open: ``protocol`` tcp or udp, ``number`` 1-65535."""
+
+    protocol: Literal["tcp", "udp"]
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One ``[network.NAME]`` of the config."""
+
+    name: str
+    subnet: IPv4Network
+    subnet6: IPv6Network | None
+    bridge: str
+    interface: str
+    nat: bool
+    mtu: int
+    isolate: bool
+    host_access: Literal["all", "none"] | tuple[Port, ...]
+    anti_spoof: bool
+    reach: tuple[str, ...]
+
+    @property
+    def gateway(self) -> IPv4Interface:
+        """The bridge's address: the first of the subnet."""
+        return IPv4Interface((self.subnet.network_address + 1, self.subnet.prefixlen))
+
+    @property
+    def gateway6(self) -> IPv6Interface | None:
+        """The bridge's IPv6 address, None when IPv6 is off."""
+        if self.subnet6 is None:
+            return None
+        return IPv6Interface((self.subnet6.network_address + 1, self.subnet6.prefixlen))
+
+    @property
+    def capacity(self) -> int:
+        """How many namespaces have an address here: network, gateway and broadcast are not leased."""
+        return self.subnet.num_addresses - 3
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The addresses of one namespace in one network; ``index`` counts from the subnet's start."""
+
+    network: str
+    index: int
+    address: IPv4Address
+    address6: IPv6Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address on a device."""
+
+    device: int
+    address: bytes
+    prefix: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One unicast route of the main table; ``destination`` is empty for a default route."""
+
+    family: int
+    destination: bytes
+    prefix: int
+    gateway: bytes
+    device: int
+    metric: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One permanent neighbour entry."""
+
+    device: int
+    address: bytes
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Counters of one device as the kernel tells them, from the device's own side."""
+
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One device as observed. ``peer`` is IFLA_LINK, ``peer_nsid`` IFLA_LINK_NETNSID.
+
+    ``carrier`` is true when operstate is UP; ``isolated`` and ``forwarding`` are false
+    for what is no bridge port.
+    """
+
+    index: int
+    name: str
+    kind: str
+    mac: bytes
+    mtu: int
+    up: bool
+    carrier: bool
+    group: int
+    alias: str
+    master: int
+    peer: int
+    peer_nsid: int | None
+    isolated: bool
+    forwarding: bool
+    traffic: Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What a namespace holds: its devices, and what matters of addresses, routes, neighbours."""
+
+    links: tuple[Link, ...]
+    addresses: frozenset[Address] = frozenset()
+    routes: frozenset[Route] = frozenset()
+    neighbours: frozenset[Neighbour] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the kernel says of one namespace. ``inside`` is None when nobody looked inside."""
+
+    cookie: Cookie
+    host_end: Link | None
+    inside: Inside | None
+    host_neighbours: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """What a namespace needs to know of the bridge it hangs on."""
+
+    name: str
+    index: int
+    mac: bytes
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What should be: one namespace on one network."""
+
+    cookie: Cookie
+    name: str
+    network: Network
+    lease: Lease
+    bridge: Bridge
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """The device of the host's default route."""
+
+    device: str
+    index: int
+    mtu: int

@@ -1,0 +1,1 @@
+"""One path for creation, drift, adoption, policy change and removal: look, plan, do, tell."""

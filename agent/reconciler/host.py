@@ -1,0 +1,97 @@
+"""Bringing the host's side to where it should be: bridges, forwarding, the ruleset."""
+
+import time
+
+from agent.core.hostplan import (
+    HostSeen,
+    bridge_of,
+    conflicts,
+    host_plan,
+    is_our_bridge,
+    needed_settings,
+    originals_in,
+)
+from agent.errors import ConfigError
+from agent.kernel.crew import Crew
+from agent.model import Network
+from agent.reconciler.bulletin import Bulletin
+from agent.reconciler.world import World
+
+
+class HostSide:
+    """Looks at the host and repairs it; one look at a time."""
+
+    def __init__(self, world: World, crew: Crew, bulletin: Bulletin) -> None:
+        self._world = world
+        self._crew = crew
+        self._bulletin = bulletin
+        self._originals: dict[str, str] | None = None
+        self._culprit: str | None = None
+        self._stands = False
+
+    def suspect(self, culprit: str) -> None:
+        """Have the ruleset loaded anew at the next look: somebody else changed it."""
+        self._culprit = culprit
+
+    async def refuse_conflicts(self) -> None:
+        """Raise ConfigError when the host uses a network's subnet for something else."""
+        networks = self._world.config.networks
+        seen = await self._crew.observe_host(networks)
+        for network in networks:
+            conflict = conflicts(network, seen)
+            if conflict is not None:
+                where = self._world.config.source or "built-in config"
+                raise ConfigError(f"{where}: network.{network.name}.subnet: {conflict}; choose a subnet that is free")
+
+    async def settle(self) -> bool:
+        """Bring the host's side to where it should be; True when namespaces must be looked at again.
+
+        Raises KernelError or HostError.
+        """
+        started = time.monotonic()
+        networks = self._world.config.networks
+        seen = await self._crew.observe_host(networks)
+        if self._originals is None:
+            self._originals = _originals(networks, seen)
+        steps = host_plan(networks, seen, self._originals)
+        if steps:
+            await self._crew.apply_host(steps)
+            seen = await self._crew.observe_host(networks)
+        if not self._stands:
+            self._world.adopt(await self._crew.host_links())
+        reload_rules = not self._stands or self._culprit is not None or not await self._crew.rules_loaded()
+        culprit, self._culprit = self._culprit, None
+        if reload_rules:
+            await self._crew.load_rules(networks, self._world.members())
+        changed = self._note(seen)
+        kinds = sorted({step.drift for step in steps} | ({"ruleset"} if reload_rules else set()))
+        if self._stands and kinds:
+            self._bulletin.publish(
+                "host-repaired", kinds=kinds, culprit=culprit or "", seconds=time.monotonic() - started
+            )
+        self._stands = True
+        return changed or bool(steps)
+
+    def _note(self, seen: HostSeen) -> bool:
+        world = self._world
+        bridges = {
+            network.name: bridge
+            for network in world.config.networks
+            if (bridge := bridge_of(network, seen)) is not None
+        }
+        changed = bridges != world.bridges
+        world.host, world.bridges, world.uplink, world.host_problem = seen, bridges, seen.uplink, ""
+        return changed
+
+
+def _originals(networks: tuple[Network, ...], seen: HostSeen) -> dict[str, str]:
+    """Return the settings as they were before vethd: from our bridges, else as they are now."""
+    kept: dict[str, str] = {}
+    for link in seen.bridges.values():
+        if link is not None and is_our_bridge(link):
+            kept |= originals_in(link.alias)
+    for name, value in needed_settings(networks).items():
+        current = seen.settings.get(name)
+        if current is not None and current != value:
+            kept.setdefault(name, current)
+    return kept

@@ -1,0 +1,239 @@
+"""The loop: takes dirty keys, has each looked at, never gives up on any.
+
+Keys are paths (look at what the name leads to) and cookies (take down what nobody names).
+The host's side goes first: while it is dirty, names wait.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+
+from agent.core.queue import DirtySet
+from agent.core.roster import Record
+from agent.errors import VethdError
+from agent.kernel.crew import Crew
+from agent.model import Cookie
+from agent.reconciler.bulletin import Bulletin
+from agent.reconciler.host import HostSide
+from agent.reconciler.names import Names, Outcome
+from agent.reconciler.world import World
+
+Key = str | Cookie
+
+_AT_ONCE: Final = 8
+_SETTLE_SECONDS: Final = 0.005
+_HOST_LOOK_SECONDS: Final = 30.0
+_RESYNC_SECONDS: Final = 300.0
+_CONTESTED_REPAIRS: Final = 5
+_CONTESTED_WINDOW: Final = 10.0
+_CONTESTED_DELAY: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+class Reconciler:
+    """Hears the sources (it is their Sink) and works off what they say."""
+
+    def __init__(self, world: World, crew: Crew, bulletin: Bulletin) -> None:
+        self._world = world
+        self._bulletin = bulletin
+        self._crew = crew
+        self._names = Names(world, crew, bulletin)
+        self.host = HostSide(world, crew, bulletin)
+        self._dirty: DirtySet[Key] = DirtySet()
+        self._reasons: dict[Key, str] = {}
+        self._host_due: float | None = 0.0
+        self._host_busy = False
+        self._host_failures = 0
+        self._wake = asyncio.Event()
+        self._running = 0
+        self.host_stands = asyncio.Event()
+        self._idle = asyncio.Event()
+
+    def look(self, path: str) -> None:
+        """See Sink."""
+        if not self._crew.is_namespace(path):
+            record = self._world.roster.get(path)
+            if record is None:
+                return
+        else:
+            self._world.roster.enter(path, time.monotonic())
+        self._mark(path, reason="event")
+
+    def placeholder(self, path: str) -> None:
+        """See Sink."""
+        record = self._world.roster.enter(path, time.monotonic())
+        record.reason = "is no network namespace yet"
+        if record.cookie is not None:
+            self._mark(path, reason="event")
+
+    def known_paths(self) -> set[str]:
+        """See Sink."""
+        return self._world.roster.paths()
+
+    def look_attachment(self, cookie: Cookie) -> None:
+        """See Sink."""
+        owner = self._world.roster.owner(cookie)
+        if owner is not None:
+            self._mark_drift(owner)
+
+    def look_inside(self, nsid: int) -> None:
+        """See Sink."""
+        cookie = self._world.attached.get(nsid)
+        if cookie is not None:
+            self.look_attachment(cookie)
+
+    def look_host(self, culprit: str) -> None:
+        """See Sink."""
+        if culprit:
+            self.host.suspect(culprit)
+        self._mark_host(_SETTLE_SECONDS)
+
+    def is_host_device(self, name: str, index: int) -> bool:
+        """See Sink."""
+        world = self._world
+        if world.uplink is not None and index == world.uplink.index:
+            return True
+        if any(bridge.index == index for bridge in world.bridges.values()):
+            return True
+        return any(network.bridge == name for network in world.config.networks)
+
+    def dropped(self, source: str) -> None:
+        """See Sink."""
+        self._world.dropped[source] = self._world.dropped.get(source, 0) + 1
+        self._bulletin.publish("dropped", source=source)
+        if source == "nftables":
+            self.host.suspect("unknown: events were lost")
+        self.resync()
+
+    def resync(self) -> None:
+        """Look at everything."""
+        self._mark_host(0.0)
+        for path in self._world.roster.paths():
+            self._mark(path, reason="resync")
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_now_and_then(), name="slow look")
+            while True:
+                self._start_due(group)
+                self._wake.clear()
+                due = self._next_due()
+                timer = None if due is None else loop.call_at(due, self._wake.set)
+                await self._wake.wait()
+                if timer is not None:
+                    timer.cancel()
+
+    async def settled(self) -> None:
+        """Return once nothing that is due waits: everything known was looked at."""
+        while self._host_busy or self._host_due is not None or self._dirty.has_due(time.monotonic()):
+            self._idle.clear()
+            await self._idle.wait()
+
+    def take_down_strays(self) -> None:
+        """Have every attachment taken down whose namespace has no name."""
+        for table in self._world.leases.values():
+            for cookie, _ in table.held():
+                if self._world.roster.owner(cookie) is None:
+                    self._mark(cookie, reason="stray")
+        for cookie in self._world.strays:
+            if self._world.roster.owner(cookie) is None:
+                self._mark(cookie, reason="stray")
+
+    def _start_due(self, group: asyncio.TaskGroup) -> None:
+        now = time.monotonic()
+        if self._host_due is not None and self._host_due <= now and not self._host_busy:
+            self._host_due = None
+            self._host_busy = True
+            group.create_task(self._work_on_host(), name="host")
+        if self._host_busy:
+            return
+        while self._running < _AT_ONCE and (key := self._dirty.take(now)) is not None:
+            self._running += 1
+            group.create_task(self._work_on(key), name=f"look {key!r}")
+
+    async def _work_on_host(self) -> None:
+        try:
+            again = await self.host.settle()
+        except VethdError as error:
+            self._host_failed(str(error))
+        else:
+            self._host_failures = 0
+            self.host_stands.set()
+            waiting = [record.path for record in self._world.roster if record.state == "pending"]
+            for path in self._world.roster.paths() if again else waiting:
+                self._mark(path, reason="host")
+        finally:
+            self._host_busy = False
+            self._wake.set()
+            self._idle.set()
+
+    def _host_failed(self, reason: str) -> None:
+        if self._world.host_problem != reason:
+            _log.error("host side failed", reason=reason)
+        self._world.host_problem = reason
+        self._mark_host(min(30.0, 0.2 * 2 ** min(self._host_failures, 10)))
+        self._host_failures += 1
+
+    async def _work_on(self, key: Key) -> None:
+        outcome = Outcome("failed", retry=1.0)
+        reason = self._reasons.pop(key, "event")
+        try:
+            outcome = await (self._names.settle(key) if isinstance(key, str) else self._names.take_down(key))
+        except VethdError as error:
+            _log.warning("look failed", key=key, reason=str(error))
+        except Exception:
+            _log.exception("look failed by a mistake of vethd", key=key)
+        finally:
+            self._running -= 1
+            self._dirty.done(key)
+            self._bulletin.publish("reconciled", reason=reason, result=outcome.result)
+            self._follow(key, outcome)
+            self._wake.set()
+            self._idle.set()
+
+    def _follow(self, key: Key, outcome: Outcome) -> None:
+        for cookie in outcome.orphans:
+            self._mark(cookie, reason="gone")
+        for path in outcome.look:
+            self._mark(path, reason="freed")
+        if outcome.retry is not None:
+            self._mark(key, outcome.retry, reason="retry")
+
+    async def _look_now_and_then(self) -> None:
+        """What no event tells of is found here: the host every 30 s, names every 5 minutes."""
+        names_due = time.monotonic() + _RESYNC_SECONDS
+        while True:
+            await asyncio.sleep(_HOST_LOOK_SECONDS)
+            self._mark_host(0.0)
+            if time.monotonic() >= names_due:
+                names_due = time.monotonic() + _RESYNC_SECONDS
+                paths = self._world.roster.paths()
+                for place, path in enumerate(paths):
+                    self._mark(path, _RESYNC_SECONDS / 2 * place / len(paths), reason="resync")
+
+    def _mark(self, key: Key, delay: float = 0.0, *, reason: str) -> None:
+        self._reasons[key] = reason
+        self._dirty.add(key, time.monotonic() + delay)
+        self._wake.set()
+
+    def _mark_drift(self, record: Record) -> None:
+        now = time.monotonic()
+        recent = sum(1 for moment in record.repairs if now - moment < _CONTESTED_WINDOW)
+        delay = _CONTESTED_DELAY if recent >= _CONTESTED_REPAIRS else _SETTLE_SECONDS
+        self._mark(record.path, delay, reason="drift")
+
+    def _mark_host(self, delay: float) -> None:
+        due = time.monotonic() + delay
+        self._host_due = due if self._host_due is None else min(self._host_due, due)
+        self._wake.set()
+
+    def _next_due(self) -> float | None:
+        if self._host_busy:
+            return None
+        names_due = None if self._running >= _AT_ONCE else self._dirty.next_due()
+        return min((due for due in (self._host_due, names_due) if due is not None), default=None)

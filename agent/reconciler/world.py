@@ -1,0 +1,91 @@
+"""What the reconciler knows between two looks: names, leases, traffic, and the host's side."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.config import Config
+from agent.core.addresses import LeaseTable
+from agent.core.hostplan import HostSeen
+from agent.core.identity import cookie_of, host_end_name, is_ours, leased_address
+from agent.core.ledger import Ledger
+from agent.core.roster import Roster
+from agent.kernel.ruleset import Member
+from agent.leasefile import Memory
+from agent.model import Bridge, Cookie, Lease, Link, Network, Traffic, Uplink
+
+
+@dataclass(slots=True)
+class World:
+    """All of the agent's memory; the loop's thread alone touches it.
+
+    ``bridges`` and ``uplink`` are what the last look at the host saw; ``host`` is that look
+    itself, None before the first. ``attached`` maps the host's numbers for namespaces
+    (nsid) to cookies, ``strays`` are namespaces that had an attachment at start, ``dropped``
+    counts lost events by source.
+    """
+
+    config: Config
+    host_cookie: Cookie
+    roster: Roster = field(default_factory=Roster)
+    ledger: Ledger = field(default_factory=Ledger)
+    leases: dict[str, LeaseTable] = field(default_factory=dict)
+    bridges: dict[str, Bridge] = field(default_factory=dict)
+    uplink: Uplink | None = None
+    host: HostSeen | None = None
+    host_problem: str = "the host's side is not set up yet"
+    attached: dict[int, Cookie] = field(default_factory=dict)
+    strays: set[Cookie] = field(default_factory=set)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for network in self.config.networks:
+            self.leases[network.name] = LeaseTable(network)
+
+    def network(self, name: str) -> Network:
+        """Return the network of this name."""
+        return next(network for network in self.config.networks if network.name == name)
+
+    def remember(self, memory: Memory) -> None:
+        """Take over which name had which address."""
+        for network, names in memory.items():
+            if network in self.leases:
+                self.leases[network].remember(names)
+
+    def memory(self) -> dict[str, dict[str, int]]:
+        """Return which name has or had which address."""
+        return {network: table.memory() for network, table in self.leases.items()}
+
+    def adopt(self, links: Iterable[Link]) -> None:
+        """Take over the leases that host ends carry."""
+        for link in links:
+            cookie = cookie_of(link.name)
+            if cookie is None or not is_ours(link):
+                continue
+            self.strays.add(cookie)
+            address = leased_address(link.mac)
+            for network in self.config.networks:
+                if address is not None and address in network.subnet:
+                    index = int(address) - int(network.subnet.network_address)
+                    self.leases[network.name].adopt(cookie, link.alias.partition(":")[2], index)
+
+    def lease_of(self, cookie: Cookie) -> Lease | None:
+        """Return a namespace's lease in whichever network."""
+        return next((lease for table in self.leases.values() if (lease := table.get(cookie))), None)
+
+    def name_of(self, cookie: Cookie) -> str:
+        """Return the name that a namespace with a lease has or had, else that of its host end."""
+        names = (table.name_of(cookie) for table in self.leases.values())
+        return next((name for name in names if name is not None), host_end_name(cookie))
+
+    def members(self) -> list[Member]:
+        """Return every host end that may only send with its own addresses."""
+        return [
+            (host_end_name(cookie), lease)
+            for network in self.config.networks
+            if network.anti_spoof
+            for cookie, lease in self.leases[network.name].held()
+        ]
+
+    def sample(self, traffic: Mapping[int, Traffic]) -> None:
+        """Take the counters of all host ends, by ifindex."""
+        self.ledger.note_all(traffic)

@@ -1,0 +1,1 @@
+"""Events in, keys out. A source says only what to look at again; the truth is read from the kernel."""

@@ -1,0 +1,1 @@
+"""What the system tests share: a running agent, hands inside namespaces, independent eyes."""
