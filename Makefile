@@ -38,7 +38,7 @@ packages:
 	@$(call install_missing,$(DEBIAN))
 
 $(VENV)/ready: pyproject.toml constraints.txt | packages
-	$(PYTHON) -m venv --clear $(VENV)
+	[[ -x $(BIN)/pip ]] || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt setuptools
 	@# "compat" puts this folder on the path by a line of text; the default runs an import hook at each start (20 ms).
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation \

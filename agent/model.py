@@ -165,12 +165,13 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """What a namespace needs to know of the bridge it hangs on."""
+    """What a namespace needs to know of the bridge it hangs on; ``gateways`` are its own addresses."""
 
     name: str
     index: int
     mac: bytes
     mtu: int
+    gateways: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,14 @@ class Attachment:
     network: Network
     lease: Lease
     bridge: Bridge
+
+    @property
+    def addresses(self) -> tuple[tuple[bytes, int], ...]:
+        """The addresses that the namespace's device should have, with their prefix lengths."""
+        four = (self.lease.address.packed, self.network.subnet.prefixlen)
+        if self.lease.address6 is None or self.network.subnet6 is None:
+            return (four,)
+        return (four, (self.lease.address6.packed, self.network.subnet6.prefixlen))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import pytest
 
+pytest.register_assert_rewrite("tests.harness")
+
 from agent.demo.isolation import in_initial_namespace
 from agent.demo.private_host import PrivateHost
 from tests.harness import machine

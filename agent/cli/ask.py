@@ -13,6 +13,8 @@ from agent.cli.exits import DONE, FAILED, LEFT_ALONE
 
 # Beside its own limit the agent gets this long to say that the time is over.
 GRACE_SECONDS = 5.0
+# What `vethd watch` leaves to --json, `status` and `explain`.
+UNTOLD = frozenset({"time", "event", "name", "initial", "path", "source", "state", "cookie", "plumb_ms", "aliases"})
 
 
 def status(options: argparse.Namespace) -> int:
@@ -109,7 +111,7 @@ def _about_agent(found: Json) -> list[str]:
             network["subnet"],
             network["subnet6"] or "-",
             network["bridge"],
-            str(network["mtu"]),
+            str(network["mtu"] or "-"),
             f"{network['leases']} of {network['capacity']}",
             str(network["ports"]),
         )
@@ -128,7 +130,7 @@ def _about_namespaces(found: Json) -> list[str]:
             namespace["address"] or "-",
             namespace["address6"] or "-",
             namespace["device"] or "-",
-            namespace["reason"] or "",
+            namespace["reason"] or (namespace["rule"] if namespace["state"] == "left" else ""),
         )
         for namespace in found["namespaces"]
     ]
@@ -168,13 +170,18 @@ def _explanation(name: str, found: Json) -> list[str]:
 
 
 def _about_event(event: Json) -> str:
-    detail = " ".join(
-        f"{key}={render.printable(value if isinstance(value, str) else json.dumps(value))}"
-        for key, value in event.items()
-        if key not in ("time", "event", "name") and value not in (None, "", [])
-    )
-    columns = (_clock(event["time"]), f"{event['event']:<13}", render.printable(event.get("name") or "-"), detail)
-    return "  ".join(columns).rstrip()
+    told = {key: value for key, value in event.items() if key not in UNTOLD and value not in (None, "", [])}
+    if "seconds" in told:
+        told["took"] = f"{told.pop('seconds') * 1000:.1f}ms"
+    detail = " ".join(f"{key}={_value(value)}" for key, value in told.items())
+    name = render.printable(event.get("name") or "-")
+    return f"{_clock(event['time'])}  {render.printable(event['event']):<13}  {name:<15}  {detail}".rstrip()
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(_value(item) for item in value)
+    return render.printable(value if isinstance(value, str) else json.dumps(value))
 
 
 def _clock(unix: float) -> str:

@@ -100,7 +100,9 @@ def bridge_of(network: Network, seen: HostSeen) -> Bridge | None:
     link = seen.bridges.get(network.bridge)
     if link is None:
         return None
-    return Bridge(link.name, link.index, bridge_mac(network.subnet), network_mtu(network, seen.uplink))
+    gateways = tuple(each.packed for each in (network.gateway, network.gateway6) if each is not None)
+    mtu = network_mtu(network, seen.uplink)
+    return Bridge(link.name, link.index, bridge_mac(network.subnet), mtu, gateways)
 
 
 def is_our_bridge(link: Link) -> bool:

@@ -10,7 +10,6 @@ routes come last, so whoever sees one can use it.
 """
 
 from collections.abc import Iterator
-from ipaddress import IPv4Interface, IPv6Interface
 
 from agent.core import steps
 from agent.core.identity import alias_of, host_end_mac, host_end_name, is_ours, netns_mac, printable
@@ -50,11 +49,10 @@ def remarks(desired: Attachment, seen: Observed) -> tuple[str, ...]:
     link = our_link(seen)
     if link is None or seen.inside is None:
         return ()
-    gateways = {gateway.packed for _, gateway in _gateways(desired)}
     return tuple(
         f"somebody else's default route by device {route.device} is left alone"
         for route in sorted(seen.inside.routes, key=lambda route: (route.family, route.metric, route.device))
-        if not route.destination and not (route.device == link.index and route.gateway in gateways)
+        if not route.destination and not (route.device == link.index and route.gateway in desired.bridge.gateways)
     )
 
 
@@ -123,21 +121,21 @@ def _inside(desired: Attachment, link: Link | None, inside: Inside | None) -> It
         yield steps.RaiseDevice(device)
     if link is not None and link.mtu != desired.bridge.mtu:
         yield steps.SetDeviceMtu(device, desired.bridge.mtu)
-    for address in addresses(desired):
-        found = None if link is None else Address(link.index, address.packed, address.network.prefixlen)
+    for address, prefix in desired.addresses:
+        found = None if link is None else Address(link.index, address, prefix)
         # Taking a device down drops its IPv6 addresses; adding what is there does no harm.
         if found is None or inside is None or raised or found not in inside.addresses:
-            yield steps.AddAddress(device, address.packed, address.network.prefixlen)
-        elif not _has_on_link_route(inside, found, address):
-            yield steps.AddOnLinkRoute(device, address.packed, address.network.prefixlen)
-    for _, gateway in _gateways(desired):
+            yield steps.AddAddress(device, address, prefix)
+        elif not _has_on_link_route(inside, found):
+            yield steps.AddOnLinkRoute(device, address, prefix)
+    for gateway in desired.bridge.gateways:
         if (
             link is None
             or inside is None
             or raised
-            or Neighbour(link.index, gateway.packed, desired.bridge.mac) not in inside.neighbours
+            or Neighbour(link.index, gateway, desired.bridge.mac) not in inside.neighbours
         ):
-            yield steps.AddGatewayNeighbour(device, gateway.packed, desired.bridge.mac)
+            yield steps.AddGatewayNeighbour(device, gateway, desired.bridge.mac)
     if raised:
         yield steps.AwaitDevice(device)
 
@@ -148,9 +146,9 @@ def _port(desired: Attachment, name: str, host: Link | None, host_neighbours: fr
         yield steps.AwaitHostEnd(name)
         if desired.network.anti_spoof:
             yield steps.Admit(name, desired.lease)
-    for address in addresses(desired):
-        if address.packed not in host_neighbours:
-            yield steps.AddHostNeighbour(desired.bridge.index, address.packed, netns_mac(desired.lease.address))
+    for address, _ in desired.addresses:
+        if address not in host_neighbours:
+            yield steps.AddHostNeighbour(desired.bridge.index, address, netns_mac(desired.lease.address))
     if join or (host is not None and host.isolated != desired.network.isolate):
         yield steps.JoinBridge(name, desired.bridge.index, desired.network.isolate)
     if join:
@@ -161,14 +159,15 @@ def _default_routes(desired: Attachment, link: Link | None, inside: Inside | Non
     lost = link is None or inside is None or not link.up
     device = desired.network.interface if link is None else link.name
     # IPv4 comes last: it is what most people wait for.
-    for family, gateway in reversed(_gateways(desired)):
+    for gateway in reversed(desired.bridge.gateways):
+        family = AF_INET if len(gateway) == 4 else AF_INET6
         present = [
             route for route in (inside.routes if inside else ()) if route.family == family and not route.destination
         ]
-        ours = [route for route in present if link and _is_our_default(route, link, gateway.packed)]
+        ours = [route for route in present if link and _is_our_default(route, link, gateway)]
         others = [route for route in present if route not in ours and route.metric == _metric(family)]
         if (lost or not ours) and not (others and not lost):
-            yield steps.AddDefaultRoute(device, family, gateway.packed)
+            yield steps.AddDefaultRoute(device, family, gateway)
 
 
 def _is_our_default(route: Route, link: Link, gateway: bytes) -> bool:
@@ -180,30 +179,17 @@ def _metric(family: int) -> int:
     return 1024 if family == AF_INET6 else 0
 
 
-def _has_on_link_route(inside: Inside, found: Address, address: IPv4Interface | IPv6Interface) -> bool:
-    destination = address.network.network_address.packed
+def _has_on_link_route(inside: Inside, found: Address) -> bool:
+    host_bits = 8 * len(found.address) - found.prefix
+    subnet = int.from_bytes(found.address) >> host_bits
     return any(
         route.device == found.device
-        and route.destination == destination
         and route.prefix == found.prefix
         and not route.gateway
+        and len(route.destination) == len(found.address)
+        and int.from_bytes(route.destination) >> host_bits == subnet
         for route in inside.routes
     )
-
-
-def addresses(desired: Attachment) -> tuple[IPv4Interface | IPv6Interface, ...]:
-    """Return the addresses that the namespace's device should have."""
-    network, lease = desired.network, desired.lease
-    found: tuple[IPv4Interface | IPv6Interface, ...] = (IPv4Interface((lease.address, network.subnet.prefixlen)),)
-    if lease.address6 is not None and network.subnet6 is not None:
-        found += (IPv6Interface((lease.address6, network.subnet6.prefixlen)),)
-    return found
-
-
-def _gateways(desired: Attachment) -> tuple[tuple[int, IPv4Interface | IPv6Interface], ...]:
-    gateway6 = desired.network.gateway6
-    found: tuple[tuple[int, IPv4Interface | IPv6Interface], ...] = ((AF_INET, desired.network.gateway),)
-    return found if gateway6 is None else (*found, (AF_INET6, gateway6))
 
 
 def _take_down(seen: Observed) -> Iterator[Step]:

@@ -117,9 +117,12 @@ def prepare_netns_dir() -> None:
     """Make /run/netns a shared mount of its own, as the first `ip netns add` does."""
     refuse_initial_namespace()
     NETNS_DIR.mkdir(mode=0o755, exist_ok=True)
-    if not os.path.ismount(NETNS_DIR):
+    try:
+        mount("", str(NETNS_DIR), flags=MS_SHARED | MS_REC)
+    except OSError:
+        # EINVAL: no mount yet. os.path.ismount cannot tell, as a bind mount stays on its device.
         mount(str(NETNS_DIR), str(NETNS_DIR), flags=MS_BIND | MS_REC)
-    mount("", str(NETNS_DIR), flags=MS_SHARED | MS_REC)
+        mount("", str(NETNS_DIR), flags=MS_SHARED | MS_REC)
 
 
 def add_named(netns: str | bytes | Path) -> None:

@@ -70,10 +70,11 @@ def _tell(agent: AgentProcess) -> None:
     _chapter("Damage is repaired.")
     _true("web's default route is deleted: it is back", _lose_route)
     beyond = partial(probe.tcp_connect, "web", uplink.BEYOND4, internet.ECHO_PORT, _IMPATIENCE)
-    lose = "web's host end is deleted: web reaches the internet again"
-    _true(lose, lambda: _lose_device(_host_end("web"), beyond))
-    lose = "the bridge is deleted: web and db reach each other again"
-    _true(lose, partial(_lose_device, _BRIDGE, partial(_connect_neighbours, _IMPATIENCE)))
+    neighbours = partial(_connect_neighbours, _IMPATIENCE)
+    promise = "web's host end is deleted: web reaches the internet again"
+    _true(promise, lambda: _lose_device(_host_end("web"), beyond))
+    promise = "the bridge is deleted: web and db reach each other again"
+    _true(promise, lambda: _lose_device(_BRIDGE, neighbours))
 
     _chapter("A restart of the agent is not felt.")
     _restart(agent)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from agent.doctor.facts import Facts
 from agent.doctor.finding import Finding
 
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}  # capabilities(7)
+# capabilities(7). NET_BROADCAST is what NETLINK_LISTEN_ALL_NSID takes (netlink(7)).
+CAPABILITIES = {"CAP_NET_BROADCAST": 11, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 CONNTRACK_WARNING = 0.75
 CONNTRACK_CRITICAL = 0.95
 ACCEPT_RA_UNLESS_FORWARDING = 1
@@ -22,7 +23,7 @@ def rights(facts: Facts) -> Iterator[Finding]:
             "capabilities", "critical", f"root without {names}", f"give this container or service {names}, or leave it"
         )
     else:
-        yield Finding("rights", "ok", "root, with CAP_NET_ADMIN and CAP_SYS_ADMIN")
+        yield Finding("rights", "ok", "root, with all capabilities that this takes")
 
 
 def mounts(facts: Facts) -> Iterator[Finding]:

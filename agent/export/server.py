@@ -8,8 +8,9 @@ import contextlib
 import grp
 import json
 import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -147,23 +148,37 @@ class Server:
 
 
 async def _unix_site(runner: web.AppRunner, path: Path, group: str | None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A socket that is left from a killed agent; a second agent was refused before this.
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    former = os.umask(0o177)
+    listener = _unix_listener(path, group)
+    await web.SockSite(runner, listener).start()
+
+
+def _unix_listener(path: Path, group: str | None) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        await web.UnixSite(runner, str(path)).start()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One that a killed agent left; a second agent was refused before this.
+        path.unlink(missing_ok=True)
+        with _mode(0o600):
+            listener.bind(str(path))
     except OSError as error:
-        raise HostError(f"{path}: cannot listen: {error.strerror}; set agent.socket") from error
-    finally:
-        os.umask(former)
+        raise HostError(f"{path}: cannot listen: {error.strerror or error}; set agent.socket") from error
     if group is not None:
         try:
             os.chown(path, -1, grp.getgrnam(group).gr_gid)
         except KeyError:
             raise HostError(f"agent.group: no group {group!r} on this host") from None
         path.chmod(0o660)
+    return listener
+
+
+@contextlib.contextmanager
+def _mode(mode: int) -> Iterator[None]:
+    """Have files made with at most this mode meanwhile."""
+    former = os.umask(0o777 & ~mode)
+    try:
+        yield
+    finally:
+        os.umask(former)
 
 
 async def _tcp_site(runner: web.AppRunner, host: str, port: int) -> None:

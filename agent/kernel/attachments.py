@@ -14,9 +14,9 @@ from agent.core.steps import Step
 from agent.errors import KernelError
 from agent.kernel import messages, sysctl
 from agent.kernel.carrier import await_carrier
+from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import Answer, Netlink, Request
-from agent.kernel.ruleset import Ruleset
 from agent.model import Inside, Lease, Link, Observed
 
 _ALONE: Final = (
@@ -35,15 +35,16 @@ _GONE_IS_FINE: Final = {0, errno.ENODEV}
 class Attachments:
     """Observes and changes attachments, through one netlink socket of the host."""
 
-    def __init__(self, namespaces: Namespaces, ruleset: Ruleset, on_step: Callable[[Step], None] | None = None) -> None:
+    def __init__(self, namespaces: Namespaces, on_step: Callable[[Step], None] | None = None) -> None:
         self._namespaces = namespaces
-        self._ruleset = ruleset
+        self._members = Members()
         self._netlink = Netlink()
         self._on_step = on_step
 
     def close(self) -> None:
         """Close the host's socket."""
         self._netlink.close()
+        self._members.close()
 
     def observe(self, path: str, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
         """Enter the namespace mounted on ``path`` and read it, with its host end.
@@ -68,7 +69,7 @@ class Attachments:
 
         Raises KernelError or HostError at the first step that fails.
         """
-        return _Run(self._netlink, self._ruleset, handle, self._on_step).do(plan)
+        return _Run(self._netlink, self._members, handle, self._on_step).do(plan)
 
     def _host_neighbours(self, bridge: int, lease: Lease) -> frozenset[bytes]:
         addresses = (lease.address, lease.address6)
@@ -108,10 +109,10 @@ class _Run:
     """One run over a plan: neighbouring steps of one side travel in one message."""
 
     def __init__(
-        self, netlink: Netlink, ruleset: Ruleset, handle: Handle, on_step: Callable[[Step], None] | None
+        self, netlink: Netlink, members: Members, handle: Handle, on_step: Callable[[Step], None] | None
     ) -> None:
         self._netlink = netlink
-        self._ruleset = ruleset
+        self._members = members
         self._handle = handle
         self._on_step = on_step
         self._indexes: dict[str, int] = {}
@@ -143,7 +144,7 @@ class _Run:
             case steps.QuietHostEnd(host_end):
                 sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "1")
             case steps.Admit(host_end, lease):
-                self._ruleset.admit(host_end, lease)
+                self._members.admit((host_end, lease))
             case steps.AwaitDevice(device):
                 self._await(self._handle.netlink, device, self._handle.open_socket)
             case steps.AwaitHostEnd(host_end):

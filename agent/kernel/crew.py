@@ -14,10 +14,11 @@ from agent.core.hostplan import HostSeen, HostStep
 from agent.core.steps import Step
 from agent.kernel.attachments import Attachments
 from agent.kernel.host import apply_host, host_links, observe_host
+from agent.kernel.members import Member
 from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import Netlink
 from agent.kernel.reaper import Reaper, Removal
-from agent.kernel.ruleset import Member, Ruleset
+from agent.kernel.ruleset import Ruleset
 from agent.model import Lease, Link, Network, Observed, Traffic
 
 _Result = TypeVar("_Result")
@@ -29,8 +30,8 @@ class Crew:
     def __init__(self, namespaces: Namespaces, on_step: Callable[[Step], None] | None = None) -> None:
         self.is_namespace = namespaces.is_namespace
         self._ruleset = Ruleset()
-        self._attachments = Attachments(namespaces, self._ruleset, on_step)
-        self._reaper = Reaper(self._ruleset)
+        self._attachments = Attachments(namespaces, on_step)
+        self._reaper = Reaper()
         self._host = Netlink()
         self._plumber_thread = ThreadPoolExecutor(1, "plumber")
         self._reaper_thread = ThreadPoolExecutor(1, "reaper")
@@ -95,7 +96,7 @@ class Crew:
                     traffic = await loop.run_in_executor(
                         self._reaper_thread, self._reaper.remove, [removal for removal, _ in batch]
                     )
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  whoever asked gets it
                     for _, done in batch:
                         if not done.done():
                             done.set_exception(error)

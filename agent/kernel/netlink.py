@@ -44,6 +44,9 @@ NLA_TYPE_MASK: Final = 0x3FFF
 
 HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
+_NFNL_MSG_BATCH_BEGIN: Final = 0x10
+_NFNL_MSG_BATCH_END: Final = 0x11
+_NFTABLES_BATCH: Final = struct.pack("=BB", 0, 0) + struct.pack(">H", 10)
 _ERRNO: Final = struct.Struct("=i")
 _RECEIVE_SIZE: Final = 1 << 16
 _ANSWER_SECONDS: Final = 5
@@ -225,6 +228,34 @@ class Netlink:
             if consistent:
                 return payloads
         raise KernelError(request.what, errno.EINTR, "the dump was interrupted by changes every time")
+
+    def transact(self, requests: Sequence[Request]) -> None:
+        """Send nf_tables changes as one transaction: all of them happen or none.
+
+        Raises KernelError for the first that the kernel refuses.
+        Source: net/netfilter/nfnetlink.c, nfnetlink_rcv_batch().
+        """
+        first = self._sequence + 1
+        self._sequence += len(requests) + 2
+        begin = Request(_NFNL_MSG_BATCH_BEGIN, 0, _NFTABLES_BATCH, "")
+        end = Request(_NFNL_MSG_BATCH_END, 0, _NFTABLES_BATCH, "")
+        self._socket.send(
+            _frame(begin, first, 0)
+            + b"".join(
+                _frame(request, sequence, NLM_F_ACK) for sequence, request in enumerate(requests, start=first + 1)
+            )
+            + _frame(end, self._sequence, 0)
+        )
+        missing = len(requests)
+        while missing:
+            for message in self._receive(requests[0].what):
+                place = message.sequence - first - 1
+                if message.kind != NLMSG_ERROR or not 0 <= place < len(requests):
+                    continue
+                code, detail = _verdict(message)
+                if code:
+                    raise KernelError(requests[place].what, code, detail)
+                missing -= 1
 
     def _dump_once(self, request: Request) -> tuple[list[memoryview], bool]:
         self._sequence += 1

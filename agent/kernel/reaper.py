@@ -13,8 +13,8 @@ from agent.core.identity import is_ours
 from agent.errors import KernelError
 from agent.kernel import conntrack, messages
 from agent.kernel.attachments import read_link
+from agent.kernel.members import Members
 from agent.kernel.netlink import Netlink
-from agent.kernel.ruleset import Ruleset
 from agent.model import DOOMED_GROUP, Lease, Traffic
 
 
@@ -31,13 +31,14 @@ class Removal:
 class Reaper:
     """Removes host ends, set elements, neighbour entries and connections."""
 
-    def __init__(self, ruleset: Ruleset) -> None:
-        self._ruleset = ruleset
+    def __init__(self) -> None:
+        self._members = Members()
         self._netlink = Netlink()
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the sockets."""
         self._netlink.close()
+        self._members.close()
 
     def remove(self, removals: Sequence[Removal]) -> list[Traffic | None]:
         """Take attachments down; what is gone already is no error.
@@ -47,7 +48,7 @@ class Reaper:
         traffic = self._delete_links(removals)
         admitted = [(each.host_end, each.lease) for each in removals if each.lease and each.admitted]
         if admitted:
-            self._ruleset.expel(admitted)
+            self._members.expel(admitted)
         self._forget_neighbours(removals)
         addresses = [address for each in removals for address in _addresses(each)]
         if addresses:

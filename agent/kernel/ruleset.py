@@ -13,11 +13,10 @@ from nftables import Nftables
 
 from agent.core.identity import netns_mac
 from agent.errors import HostError
+from agent.kernel.members import Member
 from agent.model import TABLE, Lease, Network
 
 _FAMILIES: Final = ("inet", "bridge")
-Member = tuple[str, Lease]
-"""A host end and the lease whose addresses may come from it."""
 
 
 class Ruleset:
@@ -53,22 +52,6 @@ class Ruleset:
             members4=_elements(_member4(*member) for member in listed),
             members6=_elements(_member6(*member) for member in listed if member[1].address6),
         )
-
-    def admit(self, host_end: str, lease: Lease) -> None:
-        """Let a namespace's own addresses and MAC pass. Raises HostError."""
-        self._run(_change("add", [(host_end, lease)]))
-
-    def expel(self, members: Sequence[Member]) -> None:
-        """Take namespaces' addresses out; what is not there is no error."""
-        with self._lock:
-            code, _, _ = self._nft.cmd(_change("delete", members))
-            if code and len(members) > 1:
-                # One missing element fails the transaction: the others go one by one.
-                for member in members:
-                    self._nft.cmd(_change("delete", [member]))
-            elif code:
-                for command in _change("delete", members).splitlines():
-                    self._nft.cmd(command)
 
     def is_loaded(self) -> bool:
         """Tell whether both tables are there."""
@@ -108,17 +91,6 @@ def _reach(networks: Sequence[Network]) -> Iterable[str]:
             yield f"{_quoted(network.bridge)} . {_quoted(network.bridge)}"
         for other in network.reach:
             yield f"{_quoted(network.bridge)} . {_quoted(bridge_of[other])}"
-
-
-def _change(verb: str, members: Sequence[Member]) -> str:
-    commands = [
-        f"{verb} element bridge {TABLE} members4 {{ {', '.join(_member4(*each) for each in members)} }}",
-        f"{verb} element bridge {TABLE} guests {{ {', '.join(_quoted(each[0]) for each in members)} }}",
-    ]
-    six = [_member6(*each) for each in members if each[1].address6]
-    if six:
-        commands.append(f"{verb} element bridge {TABLE} members6 {{ {', '.join(six)} }}")
-    return "\n".join(commands)
 
 
 def _member4(host_end: str, lease: Lease) -> str:

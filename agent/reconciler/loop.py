@@ -49,6 +49,7 @@ class Reconciler:
         self._host_failures = 0
         self._wake = asyncio.Event()
         self._running = 0
+        self._group: asyncio.TaskGroup | None = None
         self.host_stands = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -59,7 +60,10 @@ class Reconciler:
             if record is None:
                 return
         else:
-            self._world.roster.enter(path, time.monotonic())
+            record = self._world.roster.enter(path, time.monotonic())
+            if record.cookie is None:
+                # A placeholder was known by name; as a namespace it appears now.
+                record.appeared = time.monotonic()
         self._mark(path, reason="event")
 
     def placeholder(self, path: str) -> None:
@@ -119,8 +123,9 @@ class Reconciler:
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_now_and_then(), name="slow look")
+            self._group = group
             while True:
-                self._start_due(group)
+                self._start_due()
                 self._wake.clear()
                 due = self._next_due()
                 timer = None if due is None else loop.call_at(due, self._wake.set)
@@ -144,7 +149,10 @@ class Reconciler:
             if self._world.roster.owner(cookie) is None:
                 self._mark(cookie, reason="stray")
 
-    def _start_due(self, group: asyncio.TaskGroup) -> None:
+    def _start_due(self) -> None:
+        group = self._group
+        if group is None:
+            return
         now = time.monotonic()
         if self._host_due is not None and self._host_due <= now and not self._host_busy:
             self._host_due = None
@@ -186,7 +194,7 @@ class Reconciler:
             outcome = await (self._names.settle(key) if isinstance(key, str) else self._names.take_down(key))
         except VethdError as error:
             _log.warning("look failed", key=key, reason=str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001  one name's trouble must not end the others
             _log.exception("look failed by a mistake of vethd", key=key)
         finally:
             self._running -= 1
@@ -219,7 +227,10 @@ class Reconciler:
     def _mark(self, key: Key, delay: float = 0.0, *, reason: str) -> None:
         self._reasons[key] = reason
         self._dirty.add(key, time.monotonic() + delay)
-        self._wake.set()
+        if delay:
+            self._wake.set()
+        else:
+            self._start_due()
 
     def _mark_drift(self, record: Record) -> None:
         now = time.monotonic()

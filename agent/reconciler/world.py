@@ -9,7 +9,7 @@ from agent.core.hostplan import HostSeen
 from agent.core.identity import cookie_of, host_end_name, is_ours, leased_address
 from agent.core.ledger import Ledger
 from agent.core.roster import Roster
-from agent.kernel.ruleset import Member
+from agent.kernel.members import Member
 from agent.leasefile import Memory
 from agent.model import Bridge, Cookie, Lease, Link, Network, Traffic, Uplink
 

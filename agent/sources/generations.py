@@ -26,6 +26,7 @@ _NFTA_TABLE: Final = 1
 _NFTA_GEN_PROC_PID: Final = 2
 _NFTA_GEN_PROC_NAME: Final = 3
 _NFGENMSG_BYTES: Final = 4
+_TOGETHER_SECONDS: Final = 0.003
 _OURS: Final = TABLE.encode()
 
 
@@ -35,6 +36,7 @@ class GenerationSource:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._touched = False
+        self._later: asyncio.TimerHandle | None = None
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
         )
@@ -44,12 +46,24 @@ class GenerationSource:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to listen from ``loop``."""
-        loop.add_reader(self._socket.fileno(), self._drain)
+        self._loop = loop
+        loop.add_reader(self._socket.fileno(), self._soon)
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stop listening."""
+        if self._later is not None:
+            self._later.cancel()
         loop.remove_reader(self._socket.fileno())
         self._socket.close()
+
+    def _soon(self) -> None:
+        """Read a moment later, all at once: most of what comes is the echo of our own work."""
+        self._loop.remove_reader(self._socket.fileno())
+        self._later = self._loop.call_later(_TOGETHER_SECONDS, self._read)
+
+    def _read(self) -> None:
+        self._drain()
+        self._loop.add_reader(self._socket.fileno(), self._soon)
 
     def _drain(self) -> None:
         while True:

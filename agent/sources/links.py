@@ -13,6 +13,7 @@ import struct
 from typing import Final
 
 from agent.core.identity import cookie_of
+from agent.kernel import eventfilter
 from agent.kernel import messages as rt
 from agent.kernel.netlink import NETLINK_ROUTE, Message, attributes, messages
 from agent.model import ROUTE_PROTOCOL
@@ -29,7 +30,6 @@ _GROUPS: Final = {
     "link": 1, "ipv4 address": 5, "ipv4 route": 7, "ipv6 address": 9, "ipv6 route": 11,
     "ipv4 netconf": 24, "ipv6 netconf": 25,
 }  # fmt: skip
-_RTM_NEWNETCONF: Final = 80
 _NETCONFA_IFINDEX: Final = 1
 _NETCONFA_IFINDEX_ALL: Final = -1
 
@@ -55,9 +55,14 @@ class LinkSource:
         )
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
+        eventfilter.attach(self._socket, uplink=0)
         self._socket.bind((0, 0))
         for group in _GROUPS.values():
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def follow_uplink(self, uplink: int) -> None:
+        """Hear every change of this device (ifindex) of the host, too."""
+        eventfilter.attach(self._socket, uplink)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to listen from ``loop``."""
@@ -95,7 +100,7 @@ class LinkSource:
                 self._look_host_if("", index)
             case rt.RTM_DELROUTE | rt.RTM_NEWROUTE:
                 self._on_host_route(message)
-            case _ if message.kind == _RTM_NEWNETCONF:
+            case _ if message.kind == eventfilter.RTM_NEWNETCONF:
                 found = attributes(message.payload, 4)
                 if _INT.unpack_from(found.get(_NETCONFA_IFINDEX, b"\0\0\0\0"))[0] == _NETCONFA_IFINDEX_ALL:
                     self._sink.look_host("")

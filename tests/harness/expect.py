@@ -1,7 +1,6 @@
 """What a networked namespace looks like from outside, and whether it works, by the default config."""
 
 import itertools
-import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,7 +34,8 @@ def why_not_working(netns: Name, *, timeout: float = 0.5, v6: bool = True, nat: 
 
 
 def assert_works(netns: Name, **options: Any) -> None:
-    assert why_not_working(netns, **options) == ""
+    why = why_not_working(netns, **options)
+    assert not why, f"{netns!r}: {why}"
 
 
 def eventually_works(netns: Name, timeout: float = 5.0) -> None:
@@ -94,7 +94,11 @@ class Shape:
 
 def shape(name: str) -> Shape:
     """Two shapes are equal when the namespace's network is the same, devices made anew included."""
-    routes = observe.ip_json("-4", "route", netns=name) + observe.ip_json("-6", "route", netns=name)
+    routes = [
+        (route["dst"], route.get("gateway"), route["dev"], route.get("prefsrc"), route.get("scope"))
+        for family in ("-4", "-6")
+        for route in observe.ip_json(family, "route", netns=name)
+    ]
     neighbours = observe.ip_json("neighbour", "show", "nud", "permanent", netns=name)
     port = host_end(name)
     return Shape(
@@ -107,7 +111,7 @@ def shape(name: str) -> Shape:
             }
             for link, found in observe.links(name).items()
         },
-        routes=sorted(json.dumps(route, sort_keys=True) for route in routes),
+        routes=sorted(map(repr, routes)),
         neighbours=sorted(f"{found['dst']} {found['lladdr']}" for found in neighbours),
         port={key: port.get(key) for key in ("ifname", "master", "mtu", "address", "group", "operstate")},
     )

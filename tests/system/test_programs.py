@@ -31,5 +31,7 @@ def test_no_program_is_started_while_namespaces_come_and_go(start_agent: StartAg
     eventually(lambda: not observe.host_ends(), 5, "all is taken down")
     agent.stop()
     started = re.findall(r'execve(?:at)?\((?:\w+, )?"([^"]*)".*= 0$', trace.read_text(), re.MULTILINE)
-    assert len(started) == 1, f"the agent itself and nothing more: {started}"
-    assert Path(started[0]).name.startswith("python")
+    own, *others = [Path(program).name for program in started]
+    assert own.startswith("python")
+    # Python's ctypes.util looks for a library by it, while modules are loaded and not later.
+    assert others in ([], ["ldconfig"])

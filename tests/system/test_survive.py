@@ -44,7 +44,7 @@ def _populate(agent: Agent) -> None:
 def test_a_restart_is_not_felt(agent: Agent, end: str) -> None:
     _populate(agent)
     addresses, devices, shapes = _addresses(agent), _devices(), [shape(name) for name in NAMES]
-    bridge = observe.links()[BRIDGE]
+    bridge = observe.links()[BRIDGE]["ifindex"]
     with (
         netns.Heartbeat("n0", uplink.BEYOND4, internet.ECHO_PORT) as out4,
         netns.Heartbeat("n1", uplink.BEYOND6, internet.ECHO_PORT) as out6,
@@ -61,7 +61,7 @@ def test_a_restart_is_not_felt(agent: Agent, end: str) -> None:
     assert _addresses(agent) == addresses
     assert _devices() == devices
     assert [shape(name) for name in NAMES] == shapes
-    assert observe.links()[BRIDGE] == bridge
+    assert observe.links()[BRIDGE]["ifindex"] == bridge
     assert {found["state"] for found in agent.namespaces().values()} == {"ready"}
 
 

@@ -106,8 +106,8 @@ def _traces() -> dict[str, object]:
     return {
         "devices": set(observe.links()),
         "rules": observe.nft_json(),
-        "addresses": observe.ip_json("address", "show", "dev", uplink.UPLINK),
-        "routes": observe.ip_json("route", "show", "table", "all"),
+        "addresses": observe.addresses(uplink.UPLINK),
+        "routes": {family: observe.run("ip", family, "route") for family in ("-4", "-6")},
         "forwarding": [observe.sysctl(f"net/{path}") for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding")],
         "conntrack": [line for line in observe.conntrack_list() if "172.27." in line or "fd00:7e74" in line],
     }

@@ -143,6 +143,12 @@ def test_list_shows_one_escaped_line_a_namespace(agent: FakeAgent, run: Run) -> 
     assert len(out.splitlines()) == 2
 
 
+def test_list_tells_the_rule_of_what_is_left_alone(agent: FakeAgent, run: Run) -> None:
+    left = NAMESPACE | {"name": "cni-1", "state": "left", "rule": 'discovery.exclude: "cni-*"', "reason": ""}
+    agent.says("/v1/namespaces", {"namespaces": [left]})
+    assert run("list")[1].splitlines()[1].endswith('discovery.exclude: "cni-*"')
+
+
 def test_list_of_nothing_says_what_to_do(agent: FakeAgent, run: Run) -> None:
     agent.says("/v1/namespaces", {"namespaces": []})
     assert "ip netns add" in run("list")[1]
@@ -205,7 +211,7 @@ def test_wait(agent: FakeAgent, run: Run, outcome: str, reason: str, code: int, 
 def test_watch_ends_with_4_when_the_agent_stops(agent: FakeAgent, run: Run) -> None:
     events = [
         {"time": 0.5, "event": "networked", "name": NAME, "initial": True, "address": "172.27.0.2/16"},
-        {"time": 1.5, "event": "host-repaired", "name": "", "detail": "nft table\x1b[2J"},
+        {"time": 1.5, "event": "host-repaired", "kinds": ["ruleset", "a\x1b[2J"], "seconds": 0.00241, "culprit": "nft"},
     ]
     agent.says("/v1/watch", b"".join(json.dumps(event).encode() + b"\n" for event in events))
     code, out, err = run("watch")
@@ -213,7 +219,8 @@ def test_watch_ends_with_4_when_the_agent_stops(agent: FakeAgent, run: Run) -> N
     first, second = out.splitlines()
     assert "networked" in first
     assert "address=172.27.0.2/16" in first
-    assert "detail=nft table\\e[2J" in second
+    assert "initial" not in first
+    assert second.split()[2:] == ["host-repaired", "-", "kinds=ruleset,a\\e[2J", "culprit=nft", "took=2.4ms"]
     assert [json.loads(line) for line in run("watch", "--json")[1].splitlines()] == events
 
 
