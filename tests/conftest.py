@@ -11,8 +11,6 @@ from typing import Protocol
 
 import pytest
 
-pytest.register_assert_rewrite("tests.harness")
-
 from agent.demo.isolation import in_initial_namespace
 from agent.demo.private_host import PrivateHost
 from tests.harness import machine
@@ -49,7 +47,7 @@ def start_agent(private_host: PrivateHost, tmp_path: Path) -> Iterator[StartAgen
     for agent in agents:
         agent.close()
         # Shown by pytest when the test has failed.
-        sys.stdout.writelines(f"{line}\n" for line in agent.lines)
+        sys.stdout.write(agent.tail(80))
 
 
 @pytest.fixture

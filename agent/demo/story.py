@@ -69,12 +69,13 @@ def _tell(agent: AgentProcess) -> None:
 
     _chapter("Damage is repaired.")
     _true("web's default route is deleted: it is back", _lose_route)
-    beyond = partial(probe.tcp_connect, "web", uplink.BEYOND4, internet.ECHO_PORT, _IMPATIENCE)
-    neighbours = partial(_connect_neighbours, _IMPATIENCE)
-    promise = "web's host end is deleted: web reaches the internet again"
-    _true(promise, lambda: _lose_device(_host_end("web"), beyond))
-    promise = "the bridge is deleted: web and db reach each other again"
-    _true(promise, lambda: _lose_device(_BRIDGE, neighbours))
+    internet_again = partial(probe.tcp_connect, "web", uplink.BEYOND4, internet.ECHO_PORT, _IMPATIENCE)
+    neighbours_again = partial(_connect_neighbours, _IMPATIENCE)
+    _true(
+        "web's host end is deleted: web reaches the internet again",
+        lambda: _lose_device(_host_end("web"), internet_again),
+    )
+    _true("the bridge is deleted: web and db reach each other again", lambda: _lose_device(_BRIDGE, neighbours_again))
 
     _chapter("A restart of the agent is not felt.")
     _restart(agent)

@@ -27,6 +27,8 @@ def nftables(facts: Facts) -> Iterator[Finding]:
 
 def forward_drop(facts: Facts) -> Iterator[Finding]:
     """Chains of others that drop what they do not know, on the way through the host."""
+    if facts.ruleset_problem:
+        return
     dropping = [chain for chain in _base_chains(facts.ruleset, "forward") if _drops_by_default(facts.ruleset, chain)]
     blocked = [
         (chain, network.bridge)

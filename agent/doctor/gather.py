@@ -32,13 +32,16 @@ MANAGER_FILES = (
 )
 MAIN_TABLE = 254  # RT_TABLE_MAIN, rtnetlink(7)
 UNICAST = 1  # RTN_UNICAST
+CAP_NET_ADMIN = 12  # capabilities(7)
 SETTLED_SECONDS = 10.0  # `ip netns add` turns its placeholder into a namespace well within this
 
 
 def gather(config: Config, config_file: ConfigFile, agent: Agent) -> Facts:
     """Look at the host."""
     pid = str(agent.status["pid"]) if agent.status else "self"
-    ruleset, ruleset_problem = _ruleset()
+    capabilities = _capabilities()
+    # libnftables complains on stderr by itself when it may not look.
+    ruleset, ruleset_problem = _ruleset() if capabilities >> CAP_NET_ADMIN & 1 else ((), "it takes root to look")
     devices, routes = _links_and_routes()
     uplinks = {route.device for route in routes if not route.network.prefixlen}
     return Facts(
@@ -46,7 +49,7 @@ def gather(config: Config, config_file: ConfigFile, agent: Agent) -> Facts:
         config_file=config_file,
         agent=agent,
         uid=os.geteuid(),
-        capabilities=_capabilities(),
+        capabilities=capabilities,
         shares_mounts=_same_mount_namespace(pid),
         mounts=_text(f"/proc/{pid}/mountinfo"),
         dead_names=tuple(_dead_names(map(str, config.directories))),

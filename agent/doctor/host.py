@@ -16,7 +16,9 @@ def rights(facts: Facts) -> Iterator[Finding]:
     """Root, and what root may be without in a container."""
     missing = [name for name, bit in CAPABILITIES.items() if not facts.capabilities >> bit & 1]
     if facts.uid != 0:
-        yield Finding("not-root", "critical", "this is not root: the agent cannot work, the doctor sees little", "sudo")
+        yield Finding(
+            "not-root", "critical", "this is not root: the agent cannot work, the doctor sees little", "become root"
+        )
     elif missing:
         names = ", ".join(missing)
         yield Finding(

@@ -22,10 +22,6 @@ def agent(facts: Facts) -> Iterator[Finding]:
         yield Finding("agent", "info", f"vethd {status['version']} is starting", "wait, then ask again")
     for problem in status["problems"]:
         yield Finding("agent-problem", "warning", problem, "`vethd list` and `vethd explain NAME` tell more")
-    failed = status["namespaces"].get("failed", 0)
-    if failed:
-        message = f"{failed} namespace{'s are' if failed > 1 else ' is'} not networked although wanted"
-        yield Finding("failed-namespaces", "warning", message, "`vethd list` tells why")
 
 
 def config(facts: Facts) -> Iterator[Finding]:

@@ -17,13 +17,17 @@ UNPRIVILEGED = ("setpriv", "--reuid=65534", "--clear-groups", "--")
 
 def _refused(agent: Agent, *words: str, code: int = 1, prefix: tuple[str, ...] = ()) -> str:
     """The one line with which a start is refused; it holds all `words`, and the host is untouched."""
-    before = (observe.links(), observe.nft_json(), observe.sysctl("net/ipv4/ip_forward"))
+    before = _traces()
     agent.start(ready=False, prefix=prefix)
     assert agent.wait_end() == code, agent.tail()
     assert len(agent.lines) == 1, agent.tail()
     assert not [word for word in words if word not in agent.lines[0]], agent.lines[0]
-    assert (observe.links(), observe.nft_json(), observe.sysctl("net/ipv4/ip_forward")) == before
+    assert _traces() == before
     return agent.lines[0]
+
+
+def _traces() -> tuple[object, ...]:
+    return (set(observe.links()), observe.nft_json(), observe.sysctl("net/ipv4/ip_forward"))
 
 
 def test_not_root(start_agent: StartAgent) -> None:

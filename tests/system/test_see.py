@@ -81,7 +81,8 @@ def test_renamed_by_an_extra_name_keeps_its_network(agent: Agent) -> None:
     assert len(observe.host_ends()) == 1
     netns.del_netns("old")
     eventually(lambda: "old" not in agent.namespaces(), 2, "old is gone")
-    after = agent.wait_ready("new")
+    eventually(lambda: agent.namespaces()["new"]["state"] == "ready", 2, "new stands for it")
+    after = agent.namespaces()["new"]
     assert (after["cookie"], after["address"]) == (before["cookie"], before["address"])
     eventually(lambda: [link["ifindex"] for link in observe.host_ends().values()] == [device], 2, "the same device")
     eventually(lambda: host_end("new"), 2, "the host end bears the new name")

@@ -85,6 +85,7 @@ def test_sigint_is_like_sigterm(agent: Agent) -> None:
 def test_what_happened_in_between_is_made_up_for(agent: Agent) -> None:
     _populate(agent)
     before = _addresses(agent)
+    eventually(lambda: _all_saved(Path(agent.tables["agent"]["state_dir"])), 5, "the leases are on disk")
     agent.kill()
     netns.delete_many(["n0", "n1"])
     add_named("n1")
@@ -97,7 +98,8 @@ def test_what_happened_in_between_is_made_up_for(agent: Agent) -> None:
     agent.start()
     after = _addresses(agent)
     assert set(after) == {*NAMES[1:], "new"}
-    assert {name: after[name] for name in NAMES[1:]} == {name: before[name] for name in NAMES[1:]}
+    # The address of the old n1 may still be held when the new one asks.
+    assert {name: after[name] for name in NAMES[2:]} == {name: before[name] for name in NAMES[2:]}
     for name in after:
         assert_works(name)
     eventually(lambda: len(observe.host_ends()) == len(after), 2, "no host end is left over")

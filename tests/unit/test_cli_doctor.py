@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,13 +17,7 @@ from agent.demo.private_host import PrivateHost
 from agent.doctor import Agent, ConfigFile, Facts, Finding, examine, firewall, gather, host, service, surroundings
 from agent.doctor.facts import Destination, Device
 
-STATUS = {
-    "version": "0.1.0",
-    "pid": os.getpid(),
-    "ready": True,
-    "problems": [],
-    "namespaces": {"ready": 1, "failed": 0},
-}
+STATUS = {"version": "0.1.0", "pid": os.getpid(), "ready": True, "problems": []}
 HEALTHY = Facts(
     config=config.load(None),
     config_file=ConfigFile("/etc/vethd/vethd.toml", exists=True, owner=0, mode=0o644, problem=""),
@@ -76,7 +71,6 @@ def test_a_healthy_host_needs_nothing() -> None:
         ("agent", "warning", {"agent": Agent(None, "the agent is not running")}),
         ("agent", "info", {"agent": Agent(STATUS | {"ready": False}, "")}),
         ("agent-problem", "warning", {"agent": Agent(STATUS | {"problems": ["the table was flushed"]}, "")}),
-        ("failed-namespaces", "warning", {"agent": Agent(STATUS | {"namespaces": {"failed": 2}}, "")}),
         ("mount-propagation", "critical", {"shares_mounts": False, "mounts": "1 0 0:1 / / rw - ext4 a rw"}),
         ("mount-propagation", "info", {"shares_mounts": False, "mounts": None}),
         ("dead-name", "info", {"dead_names": ("/run/netns/x",)}),
@@ -109,6 +103,11 @@ def test_each_check_finds_what_it_is_for_and_says_what_to_do(
     assert told.severity == severity
     assert told.fix or told.severity == "info"
     assert "\n" not in told.message + told.fix
+
+
+def test_what_cannot_be_seen_is_not_called_ok() -> None:
+    blind = dataclasses.replace(HEALTHY, uid=1000, capabilities=0, ruleset=(), ruleset_problem="it takes root to look")
+    assert not {"forward-drop", "nftables"} & {finding.id for finding in examine(blind)}
 
 
 def test_what_is_off_before_the_agent_has_started_is_no_fault() -> None:
@@ -257,3 +256,13 @@ def test_services_own_checks_stand_alone() -> None:
 def _state() -> str:
     command = "ip -d link; ip address; ip route; ip -6 route; nft list ruleset; sysctl -a 2>/dev/null | grep forward"
     return subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_readme_tells_of_every_finding() -> None:
+    root = SHIPPED.parent
+    source = "".join(file.read_text() for file in (root / "agent" / "doctor").glob("*.py"))
+    named = set(re.findall(r'Finding\(\s*f?"([^"]+)"', source)) - {"rights"}  # which is never worse than ok
+    versions = {name.replace("{version}", version) for name in named for version in "46"}
+    readme = (root / "README.md").read_text().partition("## Troubleshooting")[2].partition("\n## ")[0]
+    told = {name for row in re.findall(r"^\| (`.*?) \|", readme, re.MULTILINE) for name in re.findall("`(.+?)`", row)}
+    assert told == versions

@@ -1,0 +1,71 @@
+"""The benchmark's door."""
+
+import argparse
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent.errors import VethdError
+from tests.bench import alone, machine, side_by_side
+from tests.bench.contenders import Contender, Vethd
+from tests.bench.peers import PEERS
+from tests.bench.report import render
+from tests.bench.results import Results
+from tests.bench.sizes import FULL, QUICK, Sizes
+from tests.bench.verdict import verdicts
+
+_RESULTS = Path(__file__).resolve().parents[2] / "bench-results"
+# Three contenders with 900 namespaces each: the kernel frees namespaces one by one, so more make it crawl.
+_PEERS_A_SESSION = 2
+_BEGIN = time.monotonic()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure vethd beside its peers.")
+    parser.add_argument("--quick", action="store_true", help="in 2 minutes; fails when ratios are off by wide margins")
+    quick: bool = parser.parse_args().quick
+    # So that whatever was made is taken down then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    load = machine.load()
+    try:
+        results = _measure(QUICK if quick else FULL)
+    except VethdError as error:
+        print(f"cannot be measured here: {error}", file=sys.stderr)
+        return 1
+    facts = [*machine.describe(), f"load before and after: {load}, {machine.load()}"]
+    found = verdicts(results)
+    text = "\n\n".join([render(results), "\n".join(f"- {each}" for each in (*found, *facts))])
+    print(text)
+    _say(f"written to {_write(text)}")
+    return int(quick and not all(verdict.holds for verdict in found))
+
+
+def _measure(sizes: Sizes) -> Results:
+    installed = [peer for peer in PEERS if peer.program is None or peer.program.exists()]
+    skipped = [f"{peer.title} is not measured: there is no {peer.program}" for peer in PEERS if peer not in installed]
+    for remark in skipped:
+        _say(remark)
+    sessions = []
+    for start in range(0, len(installed), _PEERS_A_SESSION):
+        contenders: list[type[Contender]] = [Vethd, *installed[start : start + _PEERS_A_SESSION]]
+        sessions.append(tuple(side_by_side.measure(contenders, sizes, _say)))
+    return Results(tuple(sessions), alone.measure(sizes, _say), tuple(skipped))
+
+
+def _write(text: str) -> Path:
+    _RESULTS.mkdir(exist_ok=True)
+    (_RESULTS / ".gitignore").write_text("*\n")
+    now = datetime.now(UTC)
+    path = _RESULTS / f"{now:%Y-%m-%d-%H%M%S}.md"
+    path.write_text(f"# Measured {now:%Y-%m-%d %H:%M} UTC\n\n{text}\n")
+    return path
+
+
+def _say(line: str) -> None:
+    print(f"[{time.monotonic() - _BEGIN:4.0f} s] {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
