@@ -123,7 +123,7 @@ class Link:
     """One device as observed. ``peer`` is IFLA_LINK, ``peer_nsid`` IFLA_LINK_NETNSID.
 
     ``carrier`` is true when operstate is UP; ``isolated`` and ``forwarding`` are false
-    for what is no bridge port.
+    for what is no bridge port; ``ipv6`` is false where disable_ipv6 is set.
     """
 
     index: int
@@ -140,6 +140,7 @@ class Link:
     peer_nsid: int | None
     isolated: bool
     forwarding: bool
+    ipv6: bool
     traffic: Traffic
 
 

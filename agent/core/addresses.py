@@ -13,6 +13,7 @@ from agent.errors import NoFreeAddress
 from agent.model import Cookie, Lease, Network
 
 _FIRST = 2
+_IPV4_BYTES = 4
 
 
 class LeaseTable:
@@ -41,6 +42,13 @@ class LeaseTable:
         """Return the name that a namespace's lease is remembered for."""
         index = self._held.get(cookie)
         return None if index is None else self._name_of.get(index)
+
+    def holder(self, address: bytes) -> Cookie | None:
+        """Return the namespace that holds an address of either family."""
+        subnet = self._network.subnet if len(address) == _IPV4_BYTES else self._network.subnet6
+        if subnet is None:
+            return None
+        return self._holder.get(int.from_bytes(address) - int(subnet.network_address))
 
     def held(self) -> Iterator[tuple[Cookie, Lease]]:
         """Yield every namespace that has a lease, with it."""

@@ -125,8 +125,8 @@ def needed_settings(networks: Sequence[Network]) -> dict[str, str]:
     return needed
 
 
-def conflicts(network: Network, seen: HostSeen) -> str | None:
-    """Return what on this host already uses a network's subnet, None when nothing does."""
+def conflicts(network: Network, seen: HostSeen) -> tuple[str, int] | None:
+    """Return which subnet the host routes elsewhere and by which device, None when it does not."""
     bridge = seen.bridges.get(network.bridge)
     for subnet in (network.subnet, network.subnet6):
         if subnet is None:
@@ -138,7 +138,7 @@ def conflicts(network: Network, seen: HostSeen) -> str | None:
             start = int.from_bytes(route.destination)
             end = start + (1 << (8 * len(route.destination) - route.prefix)) - 1
             if start <= last and end >= first and (bridge is None or route.device != bridge.index):
-                return f"{subnet} is routed on this host already, by device {route.device}"
+                return str(subnet), route.device
     return None
 
 

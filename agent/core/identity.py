@@ -71,7 +71,9 @@ def _printable(character: str) -> str:
         return "\\\\"
     if character.isprintable():
         return character
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+    # A user's text, unlike a file's name, may hold half of a surrogate pair.
+    errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", errors))
 
 
 def alias_of(name: str) -> str:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter, le
 
 from agent.model import Cookie, Traffic
 
 _FIELDS = tuple(field.name for field in fields(Traffic))
+_counters = attrgetter(*_FIELDS)
 
 
 @dataclass(slots=True)
@@ -32,14 +34,19 @@ class Ledger:
             return
         if account.device != device:
             account.carried = total((account.carried, account.last))
-            account.device = device
-        account.last = sample
+            account.device, account.last = device, Traffic()
+        account.last = _later(account.last, sample)
+
+    def device(self, cookie: Cookie) -> int | None:
+        """Return the ifindex of a namespace's host end as it was seen last."""
+        account = self._accounts.get(cookie)
+        return account.device if account else None
 
     def note_all(self, traffic: Mapping[int, Traffic]) -> None:
         """Take a sample of every host end that is known, by ifindex."""
         for account in self._accounts.values():
             if account.device in traffic:
-                account.last = mirrored(traffic[account.device])
+                account.last = _later(account.last, mirrored(traffic[account.device]))
 
     def note_last(self, cookie: Cookie, network: str, host_end: Traffic) -> None:
         """Take the sample of a host end that was just removed, whichever device it was."""
@@ -87,3 +94,12 @@ def total(parts: Iterable[Traffic]) -> Traffic:
     """Return the sum of counters."""
     listed = list(parts)
     return Traffic(*(sum(getattr(part, name) for part in listed) for name in _FIELDS))
+
+
+def _later(one: Traffic, other: Traffic) -> Traffic:
+    """Return the later of two samples of one device, told by the counters themselves.
+
+    Samples may come out of turn, and half of one is 0 once the other end of the pair is gone.
+    """
+    before, after = _counters(one), _counters(other)
+    return other if all(map(le, before, after)) else Traffic(*map(max, before, after))

@@ -19,6 +19,7 @@ from agent.model import LINK_GROUP, Address, Attachment, Inside, Link, Neighbour
 
 AF_INET = 2
 AF_INET6 = 10
+IPV6_BYTES = 16
 _LOOPBACK = "lo"
 
 
@@ -63,24 +64,31 @@ def _refuse_foreign_devices(desired: Attachment, seen: Observed) -> None:
             f"{printable(desired.name)}: the host has a device {host.name} that vethd did not make;"
             f" rename or remove it: ip link del {host.name}"
         )
-    if our_link(seen) is None and seen.inside is not None:
+    if _fitting_pair(desired, seen) is None and seen.inside is not None:
+        ours = our_link(seen)
         for link in seen.inside.links:
-            if link.name == desired.network.interface and not (host and link.peer == host.index):
+            if link.name == desired.network.interface and link is not ours:
                 raise ForeignDevice(
                     f"{printable(desired.name)}: has a device {link.name} that vethd did not make;"
                     f" rename it or set network.{desired.network.name}.interface"
                 )
 
 
+def _fitting_pair(desired: Attachment, seen: Observed) -> tuple[Link, Link] | None:
+    """Return host end and device when both are where they belong and were made for this lease."""
+    host, link = seen.host_end, our_link(seen)
+    if host is None or link is None or host.mac != host_end_mac(desired.lease.address):
+        return None
+    return host, link
+
+
 def _attach(desired: Attachment, seen: Observed) -> Iterator[Step]:
-    host = seen.host_end
-    link = our_link(seen)
+    pair = _fitting_pair(desired, seen)
+    host, link = pair or (None, None)
     name = host_end_name(desired.cookie)
-    if host is not None and (link is None or host.mac != host_end_mac(desired.lease.address)):
-        # The other end is gone or was taken elsewhere, or the pair was made for another lease.
-        yield steps.DeletePair(name)
-        host = link = None
-    if host is None:
+    if pair is None:
+        if seen.host_end is not None:
+            yield steps.DeletePair(name)
         yield _create(desired, name)
     yield from _host_end(desired, name, host)
     yield from _inside(desired, link, seen.inside)
@@ -116,17 +124,20 @@ def _inside(desired: Attachment, link: Link | None, inside: Inside | None) -> It
     loopback = next((each for each in inside.links if each.name == _LOOPBACK), None) if inside else None
     if loopback is not None and not loopback.up:
         yield steps.RaiseLoopback()
+    if link is not None and link.mtu != desired.bridge.mtu:
+        # First of all: below IPv6's least MTU the kernel takes no IPv6 setting of the device.
+        yield steps.SetDeviceMtu(device, desired.bridge.mtu)
     raised = link is None or not link.up
     if raised:
         yield steps.RaiseDevice(device)
-    if link is not None and link.mtu != desired.bridge.mtu:
-        yield steps.SetDeviceMtu(device, desired.bridge.mtu)
     for address, prefix in desired.addresses:
         found = None if link is None else Address(link.index, address, prefix)
-        # Taking a device down drops its IPv6 addresses; adding what is there does no harm.
-        if found is None or inside is None or raised or found not in inside.addresses:
+        if found is None or inside is None:
             yield steps.AddAddress(device, address, prefix)
-        elif not _has_on_link_route(inside, found):
+        elif (raised or found not in inside.addresses) and not _is_taken(inside, found):
+            # Taking a device down drops its IPv6 addresses; adding what is there does no harm.
+            yield steps.AddAddress(device, address, prefix)
+        elif raised or not _has_on_link_route(inside, found):
             yield steps.AddOnLinkRoute(device, address, prefix)
     for gateway in desired.bridge.gateways:
         if (
@@ -156,11 +167,15 @@ def _port(desired: Attachment, name: str, host: Link | None, host_neighbours: fr
 
 
 def _default_routes(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
+    for address, prefix in _addresses(desired, link):
+        found = None if link is None else Address(link.index, address, prefix)
+        if len(address) == IPV6_BYTES and _is_missing(found, link, inside):
+            yield steps.AwaitAddress(address)
     lost = link is None or inside is None or not link.up
     device = desired.network.interface if link is None else link.name
     # IPv4 comes last: it is what most people wait for.
-    for gateway in reversed(desired.bridge.gateways):
-        family = AF_INET if len(gateway) == 4 else AF_INET6
+    for gateway in reversed(_gateways(desired, link)):
+        family = AF_INET6 if len(gateway) == IPV6_BYTES else AF_INET
         present = [
             route for route in (inside.routes if inside else ()) if route.family == family and not route.destination
         ]
@@ -170,6 +185,24 @@ def _default_routes(desired: Attachment, link: Link | None, inside: Inside | Non
             yield steps.AddDefaultRoute(device, family, gateway)
 
 
+def _addresses(desired: Attachment, link: Link | None) -> tuple[tuple[bytes, int], ...]:
+    """Return the addresses that the device can have: no IPv6 ones where IPv6 is turned off inside."""
+    return tuple(each for each in desired.addresses if _can_have(link, each[0]))
+
+
+def _gateways(desired: Attachment, link: Link | None) -> tuple[bytes, ...]:
+    return tuple(gateway for gateway in desired.bridge.gateways if _can_have(link, gateway))
+
+
+def _can_have(link: Link | None, address: bytes) -> bool:
+    return link is None or link.ipv6 or len(address) != IPV6_BYTES
+
+
+def _is_missing(found: Address | None, link: Link | None, inside: Inside | None) -> bool:
+    # Taking a device down drops its IPv6 addresses; adding what is there does no harm.
+    return found is None or link is None or inside is None or not link.up or found not in inside.addresses
+
+
 def _is_our_default(route: Route, link: Link, gateway: bytes) -> bool:
     return route.device == link.index and route.gateway == gateway
 
@@ -177,6 +210,18 @@ def _is_our_default(route: Route, link: Link, gateway: bytes) -> bool:
 def _metric(family: int) -> int:
     # The kernel gives an IPv6 route without a metric 1024 (include/uapi/linux/ipv6_route.h).
     return 1024 if family == AF_INET6 else 0
+
+
+def _is_taken(inside: Inside, wanted: Address) -> bool:
+    """Tell whether somebody gave the device our IPv6 address with another prefix.
+
+    The kernel holds an address once only, whatever its prefix (net/ipv6/addrconf.c), so ours cannot
+    be added; the on-link route makes up for it.
+    """
+    return len(wanted.address) == 16 and any(
+        (each.device, each.address) == (wanted.device, wanted.address) and each.prefix != wanted.prefix
+        for each in inside.addresses
+    )
 
 
 def _has_on_link_route(inside: Inside, found: Address) -> bool:

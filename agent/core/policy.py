@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from agent.core.identity import printable
 from agent.core.plan import our_link
 from agent.model import Cookie, Inside, Network, Observed
 
@@ -28,7 +29,7 @@ def choose(name: str, seen: Observed, host: Cookie, exclude: Sequence[str], netw
     if our_link(seen) is None and seen.inside is not None:
         stranger = _routed_stranger(seen.inside)
         if stranger is not None:
-            return Verdict(None, f"has a device with a route already: {stranger}")
+            return Verdict(None, f"has a device with a route already: {printable(stranger)}")
     network = next((each for each in networks if each.name == "default"), networks[0])
     return Verdict(network, f"discovery.directories: network {network.name}")
 

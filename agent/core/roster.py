@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final, Literal
 
-from agent.model import Cookie, Lease
+from agent.core.identity import host_end_name
+from agent.model import Attachment, Cookie
 
 State = Literal["pending", "ready", "left", "failed"]
 
@@ -29,15 +30,19 @@ class Incident:
 
 @dataclass(slots=True)
 class Record:
-    """What is known of one name. ``appeared`` is monotonic seconds, ``plumb_seconds`` a duration."""
+    """What is known of one name. ``appeared`` is monotonic seconds, ``plumb_seconds`` a duration.
+
+    ``attachment`` is what the last look that went well brought about; ``alias_of`` is the
+    path that owns it, None when this one does.
+    """
 
     path: str
     appeared: float
     cookie: Cookie | None = None
     state: State = "pending"
     network: str | None = None
-    device: str | None = None
-    lease: Lease | None = None
+    attachment: Attachment | None = None
+    alias_of: str | None = None
     rule: str = ""
     reason: str = ""
     plumb_seconds: float | None = None
@@ -49,6 +54,11 @@ class Record:
     def name(self) -> str:
         """The file's name; bytes that are no UTF-8 are surrogate escapes."""
         return PurePath(self.path).name
+
+    @property
+    def device(self) -> str | None:
+        """The host end, None for a name without an attachment."""
+        return host_end_name(self.attachment.cookie) if self.attachment else None
 
 
 class Roster:

@@ -101,6 +101,16 @@ class RaiseDevice(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class SetDeviceMac(Step):
+    """Set the device's MAC: its neighbours know it by the one that goes with its address."""
+
+    side = "inside"
+    drift = "mac"
+    device: str
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SetDeviceMtu(Step):
     """Set the device's MTU."""
 
@@ -200,6 +210,15 @@ class AwaitBridge(Step):
     side = "host"
     drift = "link"
     bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitAddress(Step):
+    """Have the kernel deliver to an IPv6 address: it does a moment after the address was added."""
+
+    side = "inside"
+    drift = "address"
+    address: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from agent import __version__
 from agent.core.identity import printable
 from agent.core.roster import Record
-from agent.export.views import STATES
+from agent.export.views import STATES, attached
 from agent.model import Traffic
 from agent.reconciler.world import World
 
@@ -106,8 +106,10 @@ class _WorldCollector(Collector):
             labels=("netns", "network", "source", "device", "address", "address6"),
         )
         for record in self._ready():
-            assert record.lease is not None
-            addresses = (str(record.lease.address), str(record.lease.address6 or ""))
+            if record.attachment is None:
+                continue
+            lease = record.attachment.lease
+            addresses = (str(lease.address), str(lease.address6 or ""))
             info.add_metric((printable(record.name), record.network or "", "named", record.device or "", *addresses), 1)
         yield info
 
@@ -154,4 +156,4 @@ class _WorldCollector(Collector):
                 yield family
 
     def _ready(self) -> Iterator[Record]:
-        return (record for record in self._world.roster if record.state == "ready")
+        return attached(self._world)

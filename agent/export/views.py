@@ -18,7 +18,7 @@ STATES: Final = ("ready", "pending", "left", "failed")
 def namespace(world: World, record: Record) -> View:
     """One name."""
     network = world.network(record.network) if record.network else None
-    lease = record.lease
+    lease = record.attachment.lease if record.attachment else None
     address6 = lease.address6 if lease else None
     return {
         "name": record.name,
@@ -35,6 +35,11 @@ def namespace(world: World, record: Record) -> View:
         "plumb_ms": None if record.plumb_seconds is None else round(record.plumb_seconds * 1000, 3),
         "aliases": world.roster.aliases(record),
     }
+
+
+def attached(world: World) -> Iterator[Record]:
+    """Records that own an attachment which stands."""
+    return (record for record in world.roster if record.state == "ready" and record.alias_of is None)
 
 
 def namespaces(world: World) -> list[View]:
@@ -76,8 +81,6 @@ def problems(world: World) -> Iterator[str]:
     """What is wrong with the agent, one line each; nothing when all is well."""
     if world.host_problem:
         yield f"host: {world.host_problem}"
-    if world.uplink is None:
-        yield "the host has no default route: namespaces reach the host and each other only"
     failed = [record for record in world.roster if record.state == "failed"]
     if failed:
         yield f"{len(failed)} namespaces failed, first: {failed[0].reason}"
@@ -96,5 +99,5 @@ def _network(world: World, network: Network) -> View:
         "mtu": bridge.mtu if bridge else None,
         "leases": len(world.leases[network.name]),
         "capacity": network.capacity,
-        "ports": sum(1 for record in world.roster if record.network == network.name and record.state == "ready"),
+        "ports": sum(1 for record in attached(world) if record.network == network.name),
     }

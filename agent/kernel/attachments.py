@@ -13,7 +13,7 @@ from agent.core.identity import host_end_name, netns_mac
 from agent.core.steps import Step
 from agent.errors import KernelError
 from agent.kernel import messages, sysctl
-from agent.kernel.carrier import await_carrier
+from agent.kernel.awaiting import await_carrier, await_local_address
 from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import Answer, Netlink, Request
@@ -27,6 +27,7 @@ _ALONE: Final = (
     steps.AwaitDevice,
     steps.AwaitHostEnd,
     steps.AwaitBridge,
+    steps.AwaitAddress,
 )
 _FINE: Final = {0, errno.EEXIST}
 _GONE_IS_FINE: Final = {0, errno.ENODEV}
@@ -151,6 +152,8 @@ class _Run:
                 self._host_end = self._await(self._netlink, host_end, Netlink)
             case steps.AwaitBridge(bridge):
                 self._await(self._netlink, bridge, Netlink)
+            case steps.AwaitAddress(address):
+                await_local_address(self._handle.netlink, address, self._handle.open_socket)
             case _:
                 netlink = self._handle.netlink if inside else self._netlink
                 requests = [request for step in batch for request in self._requests(step)]
@@ -180,6 +183,8 @@ class _Run:
                 return [messages.mark_link(host_end, alias)]
             case steps.RaiseHostEnd(host_end):
                 return [messages.raise_link(host_end)]
+            case steps.SetDeviceMac(device, mac):
+                return [messages.set_mac(device, mac)]
             case steps.SetHostEndMtu(device, mtu) | steps.SetDeviceMtu(device, mtu):
                 return [messages.set_mtu(device, mtu)]
             case steps.JoinBridge(host_end, bridge, isolated):

@@ -46,6 +46,14 @@ def host_links(netlink: Netlink) -> list[Link]:
     return [messages.link(payload) for payload in netlink.dump(messages.dump_links())]
 
 
+def device_name(index: int) -> str:
+    """Return the name of a device of the host, its number when it is gone."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)
+
+
 def apply_host(plan: Sequence[HostStep]) -> None:
     """Do the steps of a host plan. Raises KernelError."""
     with IPRoute() as route:

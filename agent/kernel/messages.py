@@ -43,7 +43,9 @@ _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64 = 16, 18, 20, 23
 _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 26, 27, 28, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 _IFLA_BRPORT_STATE, _IFLA_BRPORT_ISOLATED = 1, 33
-_IFLA_INET6_ADDR_GEN_MODE = 8
+_IFLA_INET6_CONF, _IFLA_INET6_ADDR_GEN_MODE = 2, 8
+# DEVCONF_DISABLE_IPV6 of include/uapi/linux/ipv6.h: the 26th of an array of 32-bit numbers.
+_DISABLE_IPV6 = 26 * 4
 _IN6_ADDR_GEN_MODE_NONE = b"\x01"
 _VETH_INFO_PEER = 1
 _BR_STATE_FORWARDING = 3
@@ -54,7 +56,8 @@ _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
 _RT_TABLE_MAIN = 254
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
-_RTN_UNICAST = 1
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
+_RTMSG_TYPE = 7
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT = 0x80
 
@@ -135,6 +138,12 @@ def mark_link(name: str, alias: str) -> Request:
 def raise_link(name: str) -> Request:
     """Set a device up."""
     return Request(RTM_NEWLINK, 0, _ifinfo(IFF_UP) + text(_IFLA_IFNAME, name), f"set {name} up")
+
+
+def set_mac(name: str, mac: bytes) -> Request:
+    """Set a device's MAC."""
+    body = _ifinfo() + text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, mac)
+    return Request(RTM_NEWLINK, 0, body, f"set the MAC of {name}")
 
 
 def set_mtu(name: str, mtu: int) -> Request:
@@ -222,6 +231,19 @@ def add_on_link_route(device: int, source: bytes, prefix: int) -> Request:
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, "add the on-link route")
 
 
+def find_route(destination: bytes) -> Request:
+    """Ask which route a destination takes."""
+    body = _RTMSG.pack(_family(destination), 8 * len(destination), 0, 0, 0, 0, 0, 0, 0) + attribute(
+        _RTA_DST, destination
+    )
+    return Request(RTM_GETROUTE, 0, body, "find a route")
+
+
+def is_local_route(payload: memoryview) -> bool:
+    """Tell whether a route leads to the namespace itself."""
+    return payload[_RTMSG_TYPE] == _RTN_LOCAL
+
+
 def dump_neighbours() -> Request:
     """Ask for all neighbour entries."""
     return Request(RTM_GETNEIGH, 0, _NDMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list neighbours")
@@ -270,6 +292,7 @@ def link(payload: memoryview) -> Link:
         peer_nsid=_u32(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else None,
         isolated=_IFLA_BRPORT_ISOLATED in port and port[_IFLA_BRPORT_ISOLATED][0] == 1,
         forwarding=_IFLA_BRPORT_STATE in port and port[_IFLA_BRPORT_STATE][0] == _BR_STATE_FORWARDING,
+        ipv6=_has_ipv6(found.get(_IFLA_AF_SPEC)),
         traffic=_traffic(found.get(_IFLA_STATS64)),
     )
 
@@ -320,6 +343,15 @@ def _string(raw: memoryview | None) -> str:
 
 def _u32(raw: memoryview | None) -> int:
     return 0 if raw is None else int(_U32.unpack_from(raw)[0])
+
+
+def _has_ipv6(raw: memoryview | None) -> bool:
+    """Read disable_ipv6 from the device's settings; where they are not told, IPv6 is on."""
+    families = attributes(raw) if raw is not None else {}
+    settings = attributes(families[AF_INET6]).get(_IFLA_INET6_CONF) if AF_INET6 in families else None
+    if settings is None or len(settings) < _DISABLE_IPV6 + 4:
+        return True
+    return not _u32(settings[_DISABLE_IPV6:])
 
 
 def _traffic(raw: memoryview | None) -> Traffic:

@@ -7,7 +7,7 @@ from typing import Final
 
 from agent.errors import HostError
 
-_CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+_CAPABILITIES: Final = {"CAP_NET_BROADCAST": 11, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 # Abstract: it belongs to the network namespace, which is the host, and dies with the process.
 _LOCK: Final = "\0vethd"
 

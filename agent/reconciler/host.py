@@ -13,7 +13,8 @@ from agent.core.hostplan import (
 )
 from agent.errors import ConfigError
 from agent.kernel.crew import Crew
-from agent.model import Network
+from agent.kernel.host import device_name
+from agent.model import Link, Network
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.world import World
 
@@ -33,6 +34,16 @@ class HostSide:
         """Have the ruleset loaded anew at the next look: somebody else changed it."""
         self._culprit = culprit
 
+    def fits(self, link: Link) -> bool:
+        """Tell whether a bridge of ours or the uplink is as the last look at the host left it."""
+        world = self._world
+        if world.uplink is not None and link.index == world.uplink.index:
+            return link.mtu == world.uplink.mtu
+        bridge = next((each for each in world.bridges.values() if each.index == link.index), None)
+        if bridge is None:
+            return True
+        return link.up and (link.mac, link.mtu) == (bridge.mac, bridge.mtu) and is_our_bridge(link)
+
     async def refuse_conflicts(self) -> None:
         """Raise ConfigError when the host uses a network's subnet for something else."""
         networks = self._world.config.networks
@@ -41,7 +52,11 @@ class HostSide:
             conflict = conflicts(network, seen)
             if conflict is not None:
                 where = self._world.config.source or "built-in config"
-                raise ConfigError(f"{where}: network.{network.name}.subnet: {conflict}; choose a subnet that is free")
+                subnet, device = conflict
+                raise ConfigError(
+                    f"{where}: network.{network.name}: {subnet} is routed on this host already, by device"
+                    f" {device_name(device)}; choose a subnet that is free"
+                )
 
     async def settle(self) -> bool:
         """Bring the host's side to where it should be; True when namespaces must be looked at again.

@@ -10,11 +10,13 @@ from typing import Final
 
 import structlog
 
+from agent.core.fits import device_fits, host_end_fits
+from agent.core.identity import cookie_of
 from agent.core.queue import DirtySet
 from agent.core.roster import Record
 from agent.errors import VethdError
 from agent.kernel.crew import Crew
-from agent.model import Cookie
+from agent.model import Cookie, Link
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.host import HostSide
 from agent.reconciler.names import Names, Outcome
@@ -95,14 +97,44 @@ class Reconciler:
             self.host.suspect(culprit)
         self._mark_host(_SETTLE_SECONDS)
 
-    def is_host_device(self, name: str, index: int) -> bool:
+    def look_host_device(self, index: int) -> None:
+        """See Sink."""
+        if self._is_host_device(index):
+            self.look_host("")
+
+    def check_link(self, nsid: int | None, link: Link) -> None:
+        """See Sink."""
+        if nsid is None and cookie_of(link.name) is None:
+            if self._is_host_device(link.index) and not self.host.fits(link):
+                self.look_host("")
+            return
+        cookie = cookie_of(link.name) if nsid is None else self._world.attached.get(nsid)
+        owner = self._world.roster.owner(cookie) if cookie is not None else None
+        if owner is None or owner.attachment is None:
+            return
+        if nsid is None:
+            odd = not host_end_fits(link, owner.attachment)
+        elif link.name == "lo":
+            odd = not link.up
+        else:
+            odd = link.peer == self._world.ledger.device(owner.attachment.cookie) and not device_fits(
+                link, owner.attachment
+            )
+        if odd:
+            self._mark_drift(owner)
+
+    def neighbour_gone(self, nsid: int | None, index: int, address: bytes) -> None:
         """See Sink."""
         world = self._world
-        if world.uplink is not None and index == world.uplink.index:
-            return True
-        if any(bridge.index == index for bridge in world.bridges.values()):
-            return True
-        return any(network.bridge == name for network in world.config.networks)
+        if nsid is not None:
+            if any(address in bridge.gateways for bridge in world.bridges.values()):
+                self.look_inside(nsid)
+            return
+        for name, bridge in world.bridges.items():
+            if bridge.index == index:
+                cookie = world.leases[name].holder(address)
+                if cookie is not None:
+                    self.look_attachment(cookie)
 
     def dropped(self, source: str) -> None:
         """See Sink."""
@@ -242,6 +274,12 @@ class Reconciler:
         due = time.monotonic() + delay
         self._host_due = due if self._host_due is None else min(self._host_due, due)
         self._wake.set()
+
+    def _is_host_device(self, index: int) -> bool:
+        world = self._world
+        if world.uplink is not None and index == world.uplink.index:
+            return True
+        return any(bridge.index == index for bridge in world.bridges.values())
 
     def _next_due(self) -> float | None:
         if self._host_busy:

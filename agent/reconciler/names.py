@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from agent.core import steps
-from agent.core.identity import host_end_name, is_ours
+from agent.core.identity import host_end_name, is_ours, printable
 from agent.core.plan import plan, remarks
 from agent.core.policy import choose
 from agent.core.roster import Incident, Record, State
@@ -106,8 +106,9 @@ class Names:
         record = roster.enter(path, time.monotonic())
         owner = roster.owner(seen.cookie)
         if owner is not None and owner is not record:
-            self._become(record, "left", rule=f"is another name of {owner.path}")
-            return Outcome("left", orphans)
+            self._follow(record, owner)
+            return Outcome("unchanged", orphans)
+        record.alias_of = None
         config = self._world.config
         verdict = choose(record.name, seen, self._world.host_cookie, config.exclude, config.networks)
         if verdict.network is None:
@@ -136,15 +137,22 @@ class Names:
             return Outcome("waiting", orphans)
         lease = self._world.leases[network.name].acquire(seen.cookie, record.name)
         desired = Attachment(seen.cookie, record.name, network, lease, bridge)
-        record.lease, record.device = lease, host_end_name(seen.cookie)
+        record.attachment = desired
         todo = plan(desired, seen)
         host_end = await self._crew.apply(todo, handle) if todo else seen.host_end
         record.failures = 0
         self._sample(seen.cookie, network, host_end or seen.host_end)
-        self._tell_attached(record, todo, remarks(desired, seen))
-        return Outcome("changed" if todo else "unchanged", orphans)
+        self._tell_attached(record, desired, todo, remarks(desired, seen))
+        return Outcome("changed" if todo else "unchanged", orphans, tuple(self._world.roster.aliases(record)))
 
-    def _tell_attached(self, record: Record, todo: Sequence[Step], unusual: Sequence[str]) -> None:
+    def _follow(self, record: Record, owner: Record) -> None:
+        """Have another name of a namespace stand as the one does that owns its attachment."""
+        record.alias_of, record.network, record.attachment = owner.path, owner.network, owner.attachment
+        self._become(record, owner.state, f"is another name of {printable(owner.path)}", owner.reason)
+
+    def _tell_attached(
+        self, record: Record, attachment: Attachment, todo: Sequence[Step], unusual: Sequence[str]
+    ) -> None:
         record.reason = "; ".join(unusual)
         if record.state == "ready":
             if todo:
@@ -158,14 +166,14 @@ class Names:
         record.state = "ready"
         record.plumb_seconds = None if adopted else seconds
         event = "adopted" if adopted else "networked"
-        assert record.lease is not None
-        self._note(record, event, f"{record.lease.address} by {record.device}")
+        lease = attachment.lease
+        self._note(record, event, f"{lease.address} by {record.device}")
         self._bulletin.publish(
             event,
             name=record.name,
             network=record.network,
-            address=str(record.lease.address),
-            address6=str(record.lease.address6) if record.lease.address6 else None,
+            address=str(lease.address),
+            address6=str(lease.address6) if lease.address6 else None,
             device=record.device,
             seconds=seconds,
         )
@@ -206,7 +214,7 @@ class Names:
         record.state, record.reason = state, reason
         record.rule = rule or record.rule
         if state == "left":
-            record.network = record.device = record.lease = None
+            record.network = record.attachment = None
         self._note(record, state, rule or reason)
         self._bulletin.publish(state, name=record.name, rule=record.rule, reason=reason)
 

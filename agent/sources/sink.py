@@ -2,11 +2,14 @@
 
 from typing import Protocol
 
-from agent.model import Cookie
+from agent.model import Cookie, Link
 
 
 class Sink(Protocol):
-    """What a source may say. Every call is cheap and may be repeated or come too late."""
+    """What a source may say. Every call is cheap and may be repeated or come too late.
+
+    ``nsid`` is the number by which the host knows a namespace, None for the host's own.
+    """
 
     def look(self, path: str) -> None:
         """Look at a name: it appeared, went, or leads elsewhere now."""
@@ -21,13 +24,19 @@ class Sink(Protocol):
         """Look at the attachment of a namespace: its host end changed."""
 
     def look_inside(self, nsid: int) -> None:
-        """Look at the namespace that the host knows by this nsid: something changed inside."""
+        """Look at a namespace: something changed inside."""
 
     def look_host(self, culprit: str) -> None:
-        """Look at the host's side; ``culprit`` tells who changed it, or is empty."""
+        """Look at the host's side; ``culprit`` tells who changed the ruleset, or is empty."""
 
-    def is_host_device(self, name: str, index: int) -> bool:
-        """Tell whether a device is a bridge of ours or the uplink."""
+    def look_host_device(self, index: int) -> None:
+        """Look at the host's side if this device (ifindex) is a bridge of ours or the uplink."""
+
+    def check_link(self, nsid: int | None, link: Link) -> None:
+        """A device is now like this: look at its namespace if it should be otherwise."""
+
+    def neighbour_gone(self, nsid: int | None, index: int, address: bytes) -> None:
+        """A neighbour entry of a device (ifindex) is gone: look if it is one of ours."""
 
     def dropped(self, source: str) -> None:
         """Events of a source were lost: look at everything."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from agent.errors import VethdError
 from tests.bench import alone, machine, side_by_side
 from tests.bench.contenders import Contender, Vethd
-from tests.bench.peers import PEERS
+from tests.bench.ground import Ground
+from tests.bench.peers import PEERS, PeerFailed
 from tests.bench.report import render
 from tests.bench.results import Results
 from tests.bench.sizes import FULL, QUICK, Sizes
@@ -34,6 +35,8 @@ def main() -> int:
     except VethdError as error:
         print(f"cannot be measured here: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     facts = [*machine.describe(), f"load before and after: {load}, {machine.load()}"]
     found = verdicts(results)
     text = "\n\n".join([render(results), "\n".join(f"- {each}" for each in (*found, *facts))])
@@ -43,15 +46,27 @@ def main() -> int:
 
 
 def _measure(sizes: Sizes) -> Results:
-    installed = [peer for peer in PEERS if peer.program is None or peer.program.exists()]
-    skipped = [f"{peer.title} is not measured: there is no {peer.program}" for peer in PEERS if peer not in installed]
-    for remark in skipped:
+    missing = {peer: reason for peer in PEERS if (reason := _why_not(peer))}
+    remarks = tuple(f"{peer.title} is not measured: {reason}" for peer, reason in missing.items())
+    for remark in remarks:
         _say(remark)
-    sessions = []
-    for start in range(0, len(installed), _PEERS_A_SESSION):
-        contenders: list[type[Contender]] = [Vethd, *installed[start : start + _PEERS_A_SESSION]]
-        sessions.append(tuple(side_by_side.measure(contenders, sizes, _say)))
-    return Results(tuple(sessions), alone.measure(sizes, _say), tuple(skipped))
+    peers = [peer for peer in PEERS if peer not in missing]
+    # Without any peer vethd has its session all the same.
+    groups = [peers[start : start + _PEERS_A_SESSION] for start in range(0, len(peers), _PEERS_A_SESSION)] or [[]]
+    sessions = tuple(tuple(side_by_side.measure((Vethd, *group), sizes, _say)) for group in groups)
+    return Results(sessions, alone.measure(sizes, _say), remarks)
+
+
+def _why_not(peer: type[Contender]) -> str:
+    """One trial tells whether a peer works here at all."""
+    if peer.program is not None and not peer.program.exists():
+        return f"there is no {peer.program}"
+    try:
+        with Ground(peer()) as ground:
+            ground.trial()
+    except PeerFailed as failure:
+        return str(failure)
+    return ""
 
 
 def _write(text: str) -> Path:

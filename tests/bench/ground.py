@@ -37,6 +37,7 @@ class Ground(Generic[C]):
         self._stack = ExitStack()
         self._numbers = itertools.count()
         self._host_ends: dict[str, int] = {}
+        self._given_up = False
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -71,9 +72,13 @@ class Ground(Generic[C]):
     def fill(self, level: int, seconds: float) -> int:
         """Have `level` networked namespaces there, or as many as there are after `seconds`; how many there are."""
         deadline = time.monotonic() + seconds
-        while len(self._host_ends) < level and time.monotonic() < deadline:
+        while len(self._host_ends) < level and time.monotonic() < deadline and not self._given_up:
             self.add()
         return len(self._host_ends)
+
+    def give_up(self) -> None:
+        """Have `fill` end early: somebody wants to go. To be called from any thread."""
+        self._given_up = True
 
     def add(self) -> Connects:
         """One more namespace, and its first packets."""
@@ -153,6 +158,7 @@ class Apart(Generic[C]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.ground.give_up()
         with self._thread:
             self._thread.submit(self.ground.__exit__, kind, error, trace).result()
 

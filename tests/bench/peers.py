@@ -15,6 +15,10 @@ from tests.bench.eyes import Eyes
 _SCRIPTS = Path(__file__).parent / "shell"
 
 
+class PeerFailed(Exception):
+    """A peer's command did not succeed; the message is what it said."""
+
+
 class Script(Contender):
     """A shell script of `ip` commands, as people write it."""
 
@@ -116,7 +120,7 @@ class Netavark(Contender):
         _run([str(self.program), command, f"/run/netns/{netns}"], json.dumps(container))
 
 
-PEERS: tuple[type[Contender], ...] = (Script, Cni, BestScript, Netavark)
+PEERS: tuple[type[Contender], ...] = (Script, BestScript, Cni, Netavark)
 
 
 def _address(prefix: str, number: int) -> str:
@@ -131,4 +135,4 @@ def _run(command: list[str], told: str = "", environment: dict[str, str] | None 
         command, input=told, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}: {done.stdout}{done.stderr}")
+        raise PeerFailed(f"{' '.join(command)}: exit code {done.returncode}: {done.stdout}{done.stderr}")

@@ -84,17 +84,11 @@ def _removal(results: Results) -> str:
 def _alone(alone: Alone) -> str:
     burst, rest = alone.burst, alone.rest
     rate = burst.count / burst.networked
+    burst_took = f"all networked {burst.networked:.2f} s after the first was begun, {rate:.0f} a second"
+    removal_took = f"all host ends gone {alone.removal:.2f} s after the first deletion was begun"
     rows = [
-        [
-            f"{burst.count} namespaces made at once",
-            f"all networked after {burst.networked:.2f} s ({rate:.0f} a second; making them took {burst.made:.2f} s),"
-            f" mistakes: {len(burst.mistakes)}",
-        ],
-        [
-            f"{alone.removed} removed at once",
-            f"all host ends gone {alone.removal:.2f} s after the first deletion began"
-            f" ({alone.removal / alone.removed * 1000:.1f} ms each)",
-        ],
+        [f"{burst.count} made at once", f"{burst_took} (making them took {burst.made:.2f} s)"],
+        [f"{alone.removed} removed at once", f"{removal_took}, {alone.removal / alone.removed * 1000:.1f} ms each"],
         [f"CPU with {rest.count}, nothing happening", f"{rest.cpu_share:.2%} of a core, over {rest.seconds:g} s"],
         [f"resident memory with {rest.count}", f"{rest.resident / _MIB:.0f} MiB"],
         [f"restart with {rest.count}", f"ready {rest.restart:.2f} s after the start of the process"],

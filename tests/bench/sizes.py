@@ -42,5 +42,5 @@ QUICK = Sizes(
     first_packets=500,
     burst=1000,
     resting=500,
-    rest_seconds=5,
+    rest_seconds=10,
 )

@@ -116,7 +116,7 @@ class ModelKernel:
         end = Link(
             outer, step.host_end, "veth", step.host_end_mac, step.mtu,
             up=False, carrier=False, group=LINK_GROUP, alias="", master=0, peer=inner, peer_nsid=0,
-            isolated=False, forwarding=False, traffic=Traffic(),
+            isolated=False, forwarding=False, ipv6=True, traffic=Traffic(),
         )  # fmt: skip
         device = replace(end, index=inner, name=step.device, mac=step.mac, group=0, peer=outer)
         self.seen = replace(self.seen, host_end=end)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from hypothesis import strategies as st
 
@@ -76,7 +76,7 @@ def link(index: int, name: str, kind: str = "veth", **more: object) -> Link:
     """A device that is up, of MTU 1500, on no bridge and of no group."""
     plain = Link(
         index, name, kind, OTHER_MAC, 1500, up=True, carrier=True, group=0, alias="", master=0, peer=0,
-        peer_nsid=None, isolated=False, forwarding=False, traffic=Traffic(),
+        peer_nsid=None, isolated=False, forwarding=False, ipv6=True, traffic=Traffic(),
     )  # fmt: skip
     return replace(plain, **more)  # type: ignore[arg-type]
 
@@ -90,6 +90,18 @@ class World:
 
     desired: Attachment
     kernel: ModelKernel
+
+    def __repr__(self) -> str:
+        kernel, net = self.kernel, self.desired.network
+        parts = (f"{net.interface} on {self.desired.bridge.index}, lease {self.desired.lease.address}, isolate {net.isolate}",
+                 f"anti_spoof {net.anti_spoof}", f"host end {kernel.seen.host_end}", f"inner {kernel.inner}",
+                 *map(str, kernel.inside.links), f"{kernel.inside.addresses}", f"{kernel.inside.routes}",
+                 f"{kernel.inside.neighbours}", f"host neighbours {kernel.seen.host_neighbours}", f"admitted {kernel.admitted}")
+        return "\n".join(("World:", *parts)).replace(f", traffic={Traffic()}", "")
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What hypothesis shows of a failing example."""
+        printer.text(repr(self))
 
 
 def empty_world(desired: Attachment) -> World:
@@ -150,6 +162,22 @@ def worlds(draw: st.DrawFn) -> World:
         (each for each in neighbours if each.device in present),
     )
     return World(desired, kernel)
+
+
+@st.composite
+def hindered_worlds(draw: st.DrawFn) -> World:
+    """A device of somebody else bears a name that vethd has to use."""
+    world = draw(worlds())
+    kernel, desired = world.kernel, world.desired
+    host = draw(_host_ends(desired))
+    if draw(st.booleans()):
+        strange = draw(st.sampled_from([{"kind": "dummy"}, {"group": 0, "alias": "uplink of rack 7"}]))
+        kernel.seen = replace(kernel.seen, host_end=replace(host, **strange))
+        return world
+    kernel.inner = None
+    stranger = link(8, desired.network.interface, draw(st.sampled_from(["veth", "dummy"])), peer=draw(st.just(host.index)))
+    kernel.seen = Observed(desired.cookie, draw(st.sampled_from([None, replace(host, kind="veth", group=LINK_GROUP)])), Inside((LOOPBACK, stranger)))
+    return world
 
 
 @st.composite
