@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from agent.config import Config, load
+from agent.core.ledger import Books
 from agent.errors import ConfigError, VethdError
 from agent.export import log
 from agent.export.metrics import Metrics
@@ -22,7 +23,6 @@ from agent.kernel import faults
 from agent.kernel.crew import Crew
 from agent.kernel.namespaces import Namespaces
 from agent.kernel.preflight import claim_host, require_privileges
-from agent.leasefile import LeaseFile
 from agent.model import Network
 from agent.notify import notify, watchdog_seconds
 from agent.reconciler.bulletin import Bulletin, Notice
@@ -31,8 +31,10 @@ from agent.reconciler.world import World
 from agent.sources.generations import GenerationSource
 from agent.sources.links import LinkSource
 from agent.sources.named import NamedSource
+from agent.state.leases import LeaseFile, Memory
+from agent.state.traffic import TrafficFile
 
-_LEASES_SETTLE_SECONDS: Final = 1.0
+_STATE_SETTLE_SECONDS: Final = 1.0
 # The worker threads are woken by the loop for tiny tasks: a long interval would be their latency.
 _SWITCH_SECONDS: Final = 0.0005
 
@@ -69,7 +71,8 @@ class _App:
         self._reconciler = Reconciler(self._world, self._crew, self._bulletin)
         self._server = Server(self._world, self._bulletin, self._metrics, lambda: self._ready)
         self._lease_file = LeaseFile(config.state_dir)
-        self._leases_changed = asyncio.Event()
+        self._traffic_file = TrafficFile(config.state_dir)
+        self._state_changed = asyncio.Event()
         self._ready = False
         self._started = time.monotonic()
 
@@ -85,11 +88,11 @@ class _App:
             for source in (LinkSource(self._reconciler), GenerationSource(self._reconciler)):
                 source.start(loop)
                 stack.callback(source.close)
-            self._recall_leases()
+            self._recall()
             await self._reconciler.host.refuse_conflicts()
-            await self._reconciler.host.settle()
             stack.push_async_callback(self._server.close)
             await self._server.start()
+            await self._reconciler.host.settle()
             work = asyncio.create_task(self._work(), name="work")
             stopping = asyncio.create_task(stop.wait(), name="stop")
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -97,7 +100,7 @@ class _App:
             notify("STOPPING=1")
             work.cancel()
             (failure,) = await asyncio.gather(work, return_exceptions=True)
-            self._keep_leases()
+            self._write_state(self._world.memory(), self._world.ledger.books())
             if isinstance(failure, Exception):
                 raise failure
         _log.info("stopped", uptime_seconds=round(time.monotonic() - self._started, 3))
@@ -109,12 +112,13 @@ class _App:
             group.create_task(named.run(), name="named")
             await named.listed.wait()
             group.create_task(self._reconciler.run(), name="reconciler")
-            group.create_task(self._keep_leases_now_and_then(), name="leases")
+            group.create_task(self._keep_state_now_and_then(), name="state")
             group.create_task(_feed_watchdog(), name="watchdog")
             await self._reconciler.host_stands.wait()
             await self._reconciler.settled()
             self._reconciler.take_down_strays()
             await self._reconciler.settled()
+            world.ledger.close_all_but({record.cookie for record in world.roster if record.cookie is not None})
             self._ready = True
             states = [record.state for record in world.roster]
             _log.info(
@@ -152,31 +156,32 @@ class _App:
         self._reconciler.host.suspect("the config")
         self._reconciler.resync()
 
-    def _recall_leases(self) -> None:
-        memory, remark = self._lease_file.read()
-        if remark:
-            _log.warning("leases", reason=remark)
+    def _recall(self) -> None:
+        memory, lease_remark = self._lease_file.read()
         self._world.remember(memory)
+        books, traffic_remark = self._traffic_file.read()
+        self._world.ledger.recall(books)
+        for remark in (lease_remark, traffic_remark):
+            if remark:
+                _log.warning("state not recalled", reason=remark)
 
     def _on_notice(self, notice: Notice) -> None:
-        if notice["event"] in {"networked", "removed", "adopted"}:
-            self._leases_changed.set()
+        if notice["event"] in {"networked", "removed", "adopted", "repaired"}:
+            self._state_changed.set()
 
-    async def _keep_leases_now_and_then(self) -> None:
+    async def _keep_state_now_and_then(self) -> None:
         while True:
-            await self._leases_changed.wait()
-            await asyncio.sleep(_LEASES_SETTLE_SECONDS)
-            self._leases_changed.clear()
-            await asyncio.to_thread(self._write_leases, self._world.memory())
+            await self._state_changed.wait()
+            await asyncio.sleep(_STATE_SETTLE_SECONDS)
+            self._state_changed.clear()
+            await asyncio.to_thread(self._write_state, self._world.memory(), self._world.ledger.books())
 
-    def _keep_leases(self) -> None:
-        self._write_leases(self._world.memory())
-
-    def _write_leases(self, memory: dict[str, dict[str, int]]) -> None:
+    def _write_state(self, memory: Memory, books: Books) -> None:
         try:
             self._lease_file.write(memory)
+            self._traffic_file.write(books)
         except OSError as error:
-            _log.warning("leases not kept", reason=f"{error.filename}: {error.strerror}")
+            _log.warning("state not kept", reason=f"{error.filename}: {error.strerror}")
 
 
 def _shape(network: Network) -> Network:

@@ -1,6 +1,7 @@
 """The TOML config: read, checked whole, turned into frozen values. The file is never half applied."""
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
+from agent.core.identity import printable
 from agent.errors import ConfigError
 from agent.model import Network, Port
 
@@ -18,7 +20,15 @@ ENVIRONMENT: Final = "VETHD_CONFIG"
 _DEFAULT_EXCLUDE: Final = ("cni-*", "netns-*", "qrouter-*", "qdhcp-*")
 _DEVICE_NAME_BYTES: Final = 15
 _MTU_RANGE: Final = range(1280, 65536)
+_DEVICE_NAME_ALLOWED: Final = (
+    r'a device name of at most 15 bytes without white space and / : % " * \, not lo, all or default'
+)
+# "all" and "default" stand for other things below /proc/sys/net.
+_NO_DEVICE_NAMES: Final = frozenset({".", "..", "lo", "all", "default"})
+_NETWORK_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _LARGEST_PREFIX: Final = 29
+_NOT_UNICAST: Final = tuple(map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")))
+_NOT_UNICAST6: Final = tuple(map(IPv6Network, ("::/127", "fe80::/10", "ff00::/8")))
 _Value = TypeVar("_Value")
 
 
@@ -54,10 +64,11 @@ def load(path: Path | None) -> Config:
     if path is None:
         return parse({}, None)
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Of ValueError, too: no UTF-8, and a number of thousands of digits.
         raise ConfigError(f"{path}: is no valid TOML: {error}") from error
     return parse(raw, path)
 
@@ -121,10 +132,10 @@ class _Table:
             raise self.error(key, f"unknown; known here: {', '.join(sorted(self._known))}")
 
     def error(self, key: str, message: str) -> ConfigError:
-        return ConfigError(f"{self._source or 'built-in config'}: {self._path(key)}: {message}")
+        return ConfigError(f"{self._source or 'built-in config'}: {printable(self._path(key))}: {message}")
 
     def _path(self, key: str) -> str:
-        return f"{self.name}.{key}" if self.name else key
+        return ".".join(part for part in (self.name, key) if part)
 
 
 def _networks(top: _Table) -> tuple[Network, ...]:
@@ -152,12 +163,14 @@ def _networks(top: _Table) -> tuple[Network, ...]:
 
 def _network(table: _Table) -> Network:
     name = table.name.removeprefix("network.")
+    if not _NETWORK_NAME.fullmatch(name):
+        raise table.error("", "is no name for a network: must be 1 to 32 letters of ASCII, digits, - or _")
     is_default = name == "default"
     subnet = table.take(
         "subnet",
         _subnet,
         IPv4Network("172.27.0.0/16") if is_default else None,
-        "an IPv4 network of /29 or larger without host bits",
+        "a unicast IPv4 network of /29 or larger without host bits",
     )
     if subnet is None:
         raise table.error("subnet", "is missing: must be an IPv4 network of /29 or larger")
@@ -168,15 +181,15 @@ def _network(table: _Table) -> Network:
             "subnet6",
             _subnet6,
             IPv6Network("fd00:7e74:1::/64") if is_default else None,
-            'an IPv6 network as large as the IPv4 one, or ""',
+            'a unicast, not link-local IPv6 network without host bits, as large as the IPv4 one, or ""',
         ),
         bridge=table.take(
             "bridge",
             _device_name,
             "vethd0" if is_default else f"vethd-{name}"[:_DEVICE_NAME_BYTES],
-            "a device name of at most 15 bytes",
+            _DEVICE_NAME_ALLOWED,
         ),
-        interface=table.take("interface", _interface, "eth0", "a device name of at most 15 bytes, not lo"),
+        interface=table.take("interface", _device_name, "eth0", _DEVICE_NAME_ALLOWED),
         nat=table.take("nat", _boolean, True, "true or false"),
         mtu=table.take("mtu", _mtu, 0, "0 or 1280 to 65535"),
         isolate=table.take("isolate", _boolean, False, "true or false"),
@@ -212,7 +225,7 @@ def _boolean(value: object) -> bool:
 
 def _absolute(value: object) -> Path:
     path = Path(_text(value))
-    if not path.is_absolute():
+    if not path.is_absolute() or "\0" in str(path):
         raise ValueError
     return path
 
@@ -233,27 +246,26 @@ def _listen(value: object) -> tuple[str, int]:
 
 def _subnet(value: object) -> IPv4Network:
     network = IPv4Network(_text(value))
-    if network.prefixlen > _LARGEST_PREFIX:
+    if network.prefixlen > _LARGEST_PREFIX or any(network.overlaps(other) for other in _NOT_UNICAST):
         raise ValueError
     return network
 
 
 def _subnet6(value: object) -> IPv6Network | None:
-    return None if value == "" else IPv6Network(_text(value))
+    if value == "":
+        return None
+    network = IPv6Network(_text(value))
+    if network.network_address.scope_id or any(network.overlaps(other) for other in _NOT_UNICAST6):
+        raise ValueError
+    return network
 
 
 def _device_name(value: object) -> str:
     name = _text(value)
-    if len(name.encode()) > _DEVICE_NAME_BYTES or name in {".", ".."} or not name.isprintable():
+    if len(name.encode()) > _DEVICE_NAME_BYTES or name in _NO_DEVICE_NAMES or not name.isprintable():
         raise ValueError
-    if any(character in '/: %"' or character.isspace() for character in name):
-        raise ValueError
-    return name
-
-
-def _interface(value: object) -> str:
-    name = _device_name(value)
-    if name == "lo":
+    # What the kernel refuses, and what nftables takes for a pattern.
+    if any(character in '/:%"*\\' or character.isspace() for character in name):
         raise ValueError
     return name
 

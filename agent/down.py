@@ -32,7 +32,7 @@ def _no_agent() -> contextlib.AbstractContextManager[object]:
 
 
 def _files(config: Config) -> list[Path]:
-    return [config.socket, *config.state_dir.glob("leases*")]
+    return [config.socket, *config.state_dir.glob("leases.*"), *config.state_dir.glob("traffic.*")]
 
 
 def _unlink(path: Path) -> bool:

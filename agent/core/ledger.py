@@ -1,7 +1,7 @@
 """What every namespace carried, also when its device was made anew, and what all carried together."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter, le
 
 from agent.model import Cookie, Traffic
@@ -11,18 +11,28 @@ _counters = attrgetter(*_FIELDS)
 
 
 @dataclass(slots=True)
-class _Account:
+class Account:
+    """One namespace's traffic: what former devices ``carried``, and the ``last`` sample of this one."""
+
     network: str
     device: int
     carried: Traffic
     last: Traffic
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that a ledger holds: accounts of living namespaces, sums of those that are gone."""
+
+    accounts: Mapping[Cookie, Account]
+    closed: Mapping[str, Traffic]
+
+
 class Ledger:
     """Traffic by namespace, told from the namespace's side: what its device received is ``rx``."""
 
     def __init__(self) -> None:
-        self._accounts: dict[Cookie, _Account] = {}
+        self._accounts: dict[Cookie, Account] = {}
         self._closed: dict[str, Traffic] = {}
 
     def note(self, cookie: Cookie, network: str, device: int, host_end: Traffic) -> None:
@@ -30,12 +40,26 @@ class Ledger:
         sample = mirrored(host_end)
         account = self._accounts.get(cookie)
         if account is None:
-            self._accounts[cookie] = _Account(network, device, Traffic(), sample)
+            self._accounts[cookie] = Account(network, device, Traffic(), sample)
             return
         if account.device != device:
             account.carried = total((account.carried, account.last))
             account.device, account.last = device, Traffic()
         account.last = _later(account.last, sample)
+
+    def books(self) -> Books:
+        """Return everything, for ``recall`` after a restart."""
+        return Books({cookie: replace(account) for cookie, account in self._accounts.items()}, dict(self._closed))
+
+    def recall(self, books: Books) -> None:
+        """Go on from what an earlier run of the agent wrote down in this boot."""
+        self._accounts = dict(books.accounts)
+        self._closed = dict(books.closed)
+
+    def close_all_but(self, living: Container[Cookie]) -> None:
+        """End the accounts of namespaces that went while no agent ran."""
+        for cookie in [each for each in self._accounts if each not in living]:
+            self.close(cookie)
 
     def device(self, cookie: Cookie) -> int | None:
         """Return the ifindex of a namespace's host end as it was seen last."""

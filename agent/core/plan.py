@@ -127,23 +127,26 @@ def _inside(desired: Attachment, link: Link | None, inside: Inside | None) -> It
     if link is not None and link.mtu != desired.bridge.mtu:
         # First of all: below IPv6's least MTU the kernel takes no IPv6 setting of the device.
         yield steps.SetDeviceMtu(device, desired.bridge.mtu)
+    mac = netns_mac(desired.lease.address)
+    # A device that changes its MAC loses its neighbours.
+    forgetful = link is not None and link.mac != mac
+    if forgetful:
+        yield steps.SetDeviceMac(device, mac)
     raised = link is None or not link.up
     if raised:
         yield steps.RaiseDevice(device)
-    for address, prefix in desired.addresses:
+    for address, prefix in _addresses(desired, link, inside):
         found = None if link is None else Address(link.index, address, prefix)
-        if found is None or inside is None:
+        if _is_missing(found, link, inside):
             yield steps.AddAddress(device, address, prefix)
-        elif (raised or found not in inside.addresses) and not _is_taken(inside, found):
-            # Taking a device down drops its IPv6 addresses; adding what is there does no harm.
-            yield steps.AddAddress(device, address, prefix)
-        elif raised or not _has_on_link_route(inside, found):
+        elif found is not None and inside is not None and (raised or not _has_on_link_route(inside, found)):
             yield steps.AddOnLinkRoute(device, address, prefix)
-    for gateway in desired.bridge.gateways:
+    for gateway in _gateways(desired, link, inside):
         if (
             link is None
             or inside is None
             or raised
+            or forgetful
             or Neighbour(link.index, gateway, desired.bridge.mac) not in inside.neighbours
         ):
             yield steps.AddGatewayNeighbour(device, gateway, desired.bridge.mac)
@@ -167,14 +170,14 @@ def _port(desired: Attachment, name: str, host: Link | None, host_neighbours: fr
 
 
 def _default_routes(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
-    for address, prefix in _addresses(desired, link):
+    for address, prefix in _addresses(desired, link, inside):
         found = None if link is None else Address(link.index, address, prefix)
         if len(address) == IPV6_BYTES and _is_missing(found, link, inside):
             yield steps.AwaitAddress(address)
     lost = link is None or inside is None or not link.up
     device = desired.network.interface if link is None else link.name
     # IPv4 comes last: it is what most people wait for.
-    for gateway in reversed(_gateways(desired, link)):
+    for gateway in reversed(_gateways(desired, link, inside)):
         family = AF_INET6 if len(gateway) == IPV6_BYTES else AF_INET
         present = [
             route for route in (inside.routes if inside else ()) if route.family == family and not route.destination
@@ -185,22 +188,29 @@ def _default_routes(desired: Attachment, link: Link | None, inside: Inside | Non
             yield steps.AddDefaultRoute(device, family, gateway)
 
 
-def _addresses(desired: Attachment, link: Link | None) -> tuple[tuple[bytes, int], ...]:
+def _addresses(desired: Attachment, link: Link | None, inside: Inside | None) -> tuple[tuple[bytes, int], ...]:
     """Return the addresses that the device can have: no IPv6 ones where IPv6 is turned off inside."""
-    return tuple(each for each in desired.addresses if _can_have(link, each[0]))
+    ipv6 = _has_ipv6(link, inside)
+    return tuple(each for each in desired.addresses if ipv6 or len(each[0]) != IPV6_BYTES)
 
 
-def _gateways(desired: Attachment, link: Link | None) -> tuple[bytes, ...]:
-    return tuple(gateway for gateway in desired.bridge.gateways if _can_have(link, gateway))
+def _gateways(desired: Attachment, link: Link | None, inside: Inside | None) -> tuple[bytes, ...]:
+    ipv6 = _has_ipv6(link, inside)
+    return tuple(gateway for gateway in desired.bridge.gateways if ipv6 or len(gateway) != IPV6_BYTES)
 
 
-def _can_have(link: Link | None, address: bytes) -> bool:
-    return link is None or link.ipv6 or len(address) != IPV6_BYTES
+def _has_ipv6(link: Link | None, inside: Inside | None) -> bool:
+    """Tell whether the device has IPv6; one that is not made yet will be as the loopback is."""
+    if link is None and inside is not None:
+        link = next((each for each in inside.links if each.name == _LOOPBACK), None)
+    return link is None or link.ipv6
 
 
 def _is_missing(found: Address | None, link: Link | None, inside: Inside | None) -> bool:
+    if found is None or link is None or inside is None:
+        return True
     # Taking a device down drops its IPv6 addresses; adding what is there does no harm.
-    return found is None or link is None or inside is None or not link.up or found not in inside.addresses
+    return (not link.up or found not in inside.addresses) and not _is_taken(inside, found)
 
 
 def _is_our_default(route: Route, link: Link, gateway: bytes) -> bool:
@@ -218,7 +228,7 @@ def _is_taken(inside: Inside, wanted: Address) -> bool:
     The kernel holds an address once only, whatever its prefix (net/ipv6/addrconf.c), so ours cannot
     be added; the on-link route makes up for it.
     """
-    return len(wanted.address) == 16 and any(
+    return len(wanted.address) == IPV6_BYTES and any(
         (each.device, each.address) == (wanted.device, wanted.address) and each.prefix != wanted.prefix
         for each in inside.addresses
     )

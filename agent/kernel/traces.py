@@ -12,6 +12,8 @@ from agent.kernel.netlink import Netlink
 from agent.kernel.ruleset import Ruleset
 from agent.model import DOOMED_GROUP, Link
 
+_IPV4_BYTES: Final = 4
+_IPV6_BYTES: Final = 16
 _GONE: Final = {0, errno.ENODEV}
 
 
@@ -24,15 +26,35 @@ def remove_traces() -> list[str]:
         links = host_links(netlink)
         host_ends = [link for link in links if is_ours(link)]
         bridges = [link for link in links if is_our_bridge(link)]
+        leased = _leased(netlink, host_ends, bridges)
         _delete_all(netlink, host_ends)
         removed = [f"{len(host_ends)} veth pairs"] if host_ends else []
         removed += [_delete_bridge(netlink, bridge) for bridge in bridges]
     removed += Ruleset().remove()
     removed += [_restore(name, value) for name, value in _originals(bridges).items()]
-    addresses = [address.packed for link in host_ends if (address := leased_address(link.mac))]
-    if addresses and (forgotten := conntrack.forget(addresses)):
+    if leased and (forgotten := conntrack.forget(leased)):
         removed.append(f"{forgotten} connections of theirs")
     return removed
+
+
+def _leased(netlink: Netlink, host_ends: list[Link], bridges: list[Link]) -> list[bytes]:
+    """Return the addresses of both families that the namespaces hold.
+
+    A host end's MAC tells the IPv4 address; the IPv6 one is as far from the bridge's.
+    """
+    four = [address for link in host_ends if (address := leased_address(link.mac))]
+    found = [address.packed for address in four]
+    told = [messages.address(payload) for payload in netlink.dump(messages.dump_addresses())]
+    for bridge in bridges:
+        gateways = [each.address for each in told if each.device == bridge.index]
+        first = next((int.from_bytes(each) for each in gateways if len(each) == _IPV4_BYTES), None)
+        for gateway6 in (each for each in gateways if len(each) == _IPV6_BYTES and first is not None):
+            found += [_shifted(gateway6, int(address) - (first or 0)) for address in four]
+    return found
+
+
+def _shifted(address: bytes, by: int) -> bytes:
+    return (int.from_bytes(address) + by).to_bytes(len(address))
 
 
 def _delete_all(netlink: Netlink, links: list[Link]) -> None:

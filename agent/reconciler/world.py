@@ -10,8 +10,8 @@ from agent.core.identity import cookie_of, host_end_name, is_ours, leased_addres
 from agent.core.ledger import Ledger
 from agent.core.roster import Roster
 from agent.kernel.members import Member
-from agent.leasefile import Memory
 from agent.model import Bridge, Cookie, Lease, Link, Network, Traffic, Uplink
+from agent.state.leases import Memory
 
 
 @dataclass(slots=True)

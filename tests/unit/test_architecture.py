@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app", "down", "doctor", "demo"),
     ("export",),
     ("reconciler", "sources"),
-    ("kernel", "config", "leasefile", "notify"),
+    ("kernel", "state", "config", "notify"),
     ("core",),  # pure, so everything may ask it
     ("model", "errors"),
     ("__init__",),

@@ -1,0 +1,57 @@
+"""JSON files in the state directory: replaced in one step, set aside when they make no sense.
+
+Losing one loses comfort, never truth: what is, is read from the kernel.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+_Content = TypeVar("_Content")
+
+
+def read(path: Path, parse: Callable[[object], _Content], empty: _Content) -> tuple[_Content, str]:
+    """Return what the file holds and a remark, empty when all is well.
+
+    ``parse`` raises ValueError, TypeError, KeyError or AttributeError for what makes no sense;
+    the file is set aside with the suffix ``.damaged`` then. A missing file is ``empty``.
+    """
+    try:
+        with open(path, encoding="utf-8", opener=_open_at_once) as file:
+            return parse(json.load(file)), ""
+    except FileNotFoundError:
+        return empty, ""
+    except OSError as error:
+        return empty, f"{path}: cannot be read: {error.strerror}"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return empty, _set_aside(path)
+
+
+def write(path: Path, content: object) -> None:
+    """Replace the file, readable by its owner alone. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    # Whatever stands there, a link elsewhere say, is neither followed nor written to.
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A FIFO in the file's place would keep the agent waiting for a writer.
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _set_aside(path: Path) -> str:
+    damaged = path.with_suffix(f"{path.suffix}.damaged")
+    try:
+        path.replace(damaged)
+    except OSError as error:
+        return f"{path}: is damaged and cannot be set aside: {error.strerror}"
+    return f"{path}: is damaged, set aside as {damaged}"
