@@ -20,17 +20,12 @@ WHOAMI_PORT = 8
 READY = b"ready\n"
 
 _PR_SET_PDEATHSIG = 1
-_IPV6_FREEBIND = 78
-_IP_FREEBIND = 15
 _BACKLOG = 4096
 
 
 def _listen(address: str, kind: socket.SocketKind, port: int) -> socket.socket:
     """Bound per address, not to the wildcard: a UDP answer must leave from the address asked."""
-    v6 = ":" in address
-    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, kind)
-    # FREEBIND: the address may still be on its way to the link.
-    sock.setsockopt(*((socket.IPPROTO_IPV6, _IPV6_FREEBIND) if v6 else (0, _IP_FREEBIND)), 1)
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
     sock.bind((address, port))
     if kind == socket.SOCK_STREAM:
         sock.listen(_BACKLOG)

@@ -24,6 +24,7 @@ from agent.demo.isolation import (
     NETNS_DIR,
     PrivateHostError,
     in_initial_namespace,
+    inside,
     mount,
     namespace_fd,
     refuse_initial_namespace,
@@ -139,25 +140,29 @@ class PrivateHost:
 
     def _build(self, undo: contextlib.ExitStack) -> None:
         _mount_private_directories()
-        # The first namespace becomes the internet, so that its servers simply inherit it.
+        # The first namespace becomes the internet, the second one the host.
         beyond_fd = namespace_fd("net")
         undo.callback(os.close, beyond_fd)
         undo.callback(self._end_stragglers, beyond_fd)
         undo.callback(self._end_children)
-        servers = self._start_servers()
         with contextlib.closing(uplink.Side()) as beyond:
             unshare(CLONE_NEWNET)
             # sysfs shows the network namespace of whoever mounts it.
             mount("sysfs", "/sys", "sysfs")
             with contextlib.closing(uplink.Side()) as host:
                 uplink.connect(host, beyond, beyond_fd, self.mtu)
-        _await_ready(servers)
+        with inside(Path(f"/proc/thread-self/fd/{beyond_fd}")):
+            self._start_servers()
         uplink.check_reach()
 
-    def _start_servers(self) -> subprocess.Popen[Any]:
+    def _start_servers(self) -> None:
+        """Once all addresses are there: a socket bound too early may answer from another one."""
         # Isolated and without site-packages: up in half the time.
         command = [sys.executable, "-I", "-S", internet.__file__]
-        return self.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        servers = self.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        readable, _, _ = select.select([servers.stdout], [], [], _READY_TIMEOUT)
+        if not readable or servers.stdout is None or servers.stdout.readline() != internet.READY:
+            raise PrivateHostError("the servers beyond the uplink did not start")
 
     def _end_children(self) -> None:
         for child in self._children:
@@ -202,10 +207,3 @@ def _named_inodes() -> Iterator[int]:
         for entry in os.scandir(NETNS_DIR):
             with contextlib.suppress(OSError):
                 yield entry.stat().st_ino
-
-
-def _await_ready(servers: subprocess.Popen[Any]) -> None:
-    assert servers.stdout is not None
-    readable, _, _ = select.select([servers.stdout], [], [], _READY_TIMEOUT)
-    if not readable or servers.stdout.readline() != internet.READY:
-        raise PrivateHostError("the servers beyond the uplink did not start")

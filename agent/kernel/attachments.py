@@ -12,11 +12,12 @@ from agent.core import steps
 from agent.core.identity import host_end_name, netns_mac
 from agent.core.steps import Step
 from agent.errors import KernelError
-from agent.kernel import messages, sysctl
+from agent.kernel import decode, messages, sysctl
 from agent.kernel.awaiting import await_carrier, await_local_address
 from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import Answer, Netlink, Request
+from agent.kernel.rtnetlink import AF_INET, AF_INET6
 from agent.model import Inside, Lease, Link, Observed
 
 _ALONE: Final = (
@@ -76,7 +77,7 @@ class Attachments:
         addresses = (lease.address, lease.address6)
         requests = [messages.get_neighbour(bridge, each.packed) for each in addresses if each is not None]
         mac = netns_mac(lease.address)
-        found = (messages.neighbour(reply) for answer in self._netlink.exchange(requests) for reply in answer.replies)
+        found = (decode.neighbour(reply) for answer in self._netlink.exchange(requests) for reply in answer.replies)
         return frozenset(entry.address for entry in found if entry is not None and entry.mac == mac)
 
 
@@ -87,20 +88,20 @@ def read_link(netlink: Netlink, name: str) -> Link | None:
     if answer.code == errno.ENODEV:
         return None
     _check(request, answer, {0})
-    return messages.link(answer.replies[0])
+    return decode.link(answer.replies[0])
 
 
 def read_inside(netlink: Netlink) -> Inside:
     """Read a namespace. One that holds ``lo`` alone has nothing else that matters."""
-    links = tuple(messages.link(payload) for payload in netlink.dump(messages.dump_links()))
+    links = tuple(decode.link(payload) for payload in netlink.dump(messages.dump_links()))
     if all(link.name == "lo" for link in links):
         return Inside(links)
-    families = (messages.AF_INET, messages.AF_INET6)
-    routes = (messages.route(payload) for family in families for payload in netlink.dump(messages.dump_routes(family)))
-    neighbours = (messages.neighbour(payload) for payload in netlink.dump(messages.dump_neighbours()))
+    families = (AF_INET, AF_INET6)
+    routes = (decode.route(payload) for family in families for payload in netlink.dump(messages.dump_routes(family)))
+    neighbours = (decode.neighbour(payload) for payload in netlink.dump(messages.dump_neighbours()))
     return Inside(
         links,
-        frozenset(messages.address(payload) for payload in netlink.dump(messages.dump_addresses())),
+        frozenset(decode.address(payload) for payload in netlink.dump(messages.dump_addresses())),
         frozenset(route for route in routes if route is not None),
         frozenset(neighbour for neighbour in neighbours if neighbour is not None),
     )

@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Final
 
-from agent.kernel import messages as rt
+from agent.kernel import rtnetlink as rt
 from agent.model import ROUTE_PROTOCOL
 
 RTM_NEWNETCONF: Final = 80

@@ -19,9 +19,10 @@ from agent.core.hostplan import (
     WriteSetting,
 )
 from agent.errors import KernelError
-from agent.kernel import messages, sysctl
+from agent.kernel import decode, messages, sysctl
 from agent.kernel.attachments import read_link
 from agent.kernel.netlink import Netlink
+from agent.kernel.rtnetlink import AF_INET, AF_INET6
 from agent.model import Link, Network, Route, Uplink
 
 _IFA_F_NODAD: Final = 0x02
@@ -29,12 +30,12 @@ _IFA_F_NODAD: Final = 0x02
 
 def observe_host(netlink: Netlink, networks: Sequence[Network]) -> HostSeen:
     """Read what the host's side of the networks is. Raises KernelError."""
-    families = (messages.AF_INET, messages.AF_INET6)
-    decoded = (messages.route(each) for family in families for each in netlink.dump(messages.dump_routes(family)))
+    families = (AF_INET, AF_INET6)
+    decoded = (decode.route(each) for family in families for each in netlink.dump(messages.dump_routes(family)))
     routes = frozenset(route for route in decoded if route is not None)
     return HostSeen(
         bridges={network.bridge: read_link(netlink, network.bridge) for network in networks},
-        addresses=frozenset(messages.address(each) for each in netlink.dump(messages.dump_addresses())),
+        addresses=frozenset(decode.address(each) for each in netlink.dump(messages.dump_addresses())),
         routes=routes,
         settings={name: sysctl.read(name) for name in (FORWARDING, FORWARDING6)},
         uplink=_uplink(netlink, routes),
@@ -43,7 +44,7 @@ def observe_host(netlink: Netlink, networks: Sequence[Network]) -> HostSeen:
 
 def host_links(netlink: Netlink) -> list[Link]:
     """Read all devices of the host in one dump."""
-    return [messages.link(payload) for payload in netlink.dump(messages.dump_links())]
+    return [decode.link(payload) for payload in netlink.dump(messages.dump_links())]
 
 
 def device_name(index: int) -> str:
@@ -113,5 +114,5 @@ def _uplink(netlink: Netlink, routes: frozenset[Route]) -> Uplink | None:
     answer = netlink.ask(messages.get_link_by_index(best.device))
     if answer.code:
         return None
-    link = messages.link(answer.replies[0])
+    link = decode.link(answer.replies[0])
     return Uplink(link.name, link.index, link.mtu)

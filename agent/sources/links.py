@@ -11,8 +11,8 @@ import struct
 from typing import Final
 
 from agent.core.identity import cookie_of
-from agent.kernel import eventfilter
-from agent.kernel import messages as rt
+from agent.kernel import decode, eventfilter
+from agent.kernel import rtnetlink as rt
 from agent.kernel.netlink import NETLINK_ROUTE, Message, attributes
 from agent.sources.listener import Listener
 from agent.sources.sink import Sink
@@ -75,10 +75,10 @@ class LinkSource(Listener):
         """See Listener."""
         changed, self._changed = self._changed, {}
         for (nsid, _), payload in changed.items():
-            self._sink.check_link(nsid, rt.link(memoryview(payload)))
+            self._sink.check_link(nsid, decode.link(memoryview(payload)))
 
     def _on_host_link_gone(self, message: Message) -> None:
-        link = rt.link(message.payload)
+        link = decode.link(message.payload)
         cookie = cookie_of(link.name)
         if cookie is not None:
             self._sink.look_attachment(cookie)

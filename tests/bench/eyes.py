@@ -11,8 +11,9 @@ from typing import Self
 
 from agent.demo.isolation import inside
 from agent.demo.probe import Changes
-from agent.kernel import messages
+from agent.kernel import decode, messages
 from agent.kernel.netlink import Netlink
+from agent.kernel.rtnetlink import AF_INET
 from agent.model import Link
 
 Target = tuple[str, int]
@@ -59,12 +60,12 @@ class Eyes:
 
     def addresses(self) -> set[bytes]:
         """IPv4 addresses but for loopback's."""
-        found = map(messages.address, self._asking.dump(messages.dump_addresses()))
+        found = map(decode.address, self._asking.dump(messages.dump_addresses()))
         return {each.address for each in found if len(each.address) == 4 and each.address[0] != 127}
 
     def devices(self) -> list[Link]:
         """All but loopback."""
-        found = map(messages.link, self._asking.dump(messages.dump_links()))
+        found = map(decode.link, self._asking.dump(messages.dump_links()))
         return [link for link in found if link.name != "lo"]
 
     def host_end(self) -> int:
@@ -92,7 +93,7 @@ class Eyes:
         return answered
 
     def _has_default_route(self) -> bool:
-        found = map(messages.route, self._asking.dump(messages.dump_routes(messages.AF_INET)))
+        found = map(decode.route, self._asking.dump(messages.dump_routes(AF_INET)))
         return any(route is not None and not route.destination for route in found)
 
 
