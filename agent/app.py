@@ -85,7 +85,8 @@ class _App:
         async with AsyncExitStack() as stack:
             stack.callback(self._namespaces.close)
             stack.push_async_callback(self._crew.close)
-            for source in (LinkSource(self._reconciler), GenerationSource(self._reconciler)):
+            generations = GenerationSource(self._reconciler, self._crew.own_ports)
+            for source in (LinkSource(self._reconciler), generations):
                 source.start(loop)
                 stack.callback(source.close)
             self._recall()

@@ -6,6 +6,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
 from agent.core.identity import bridge_alias, bridge_mac
+from agent.core.plan import is_taken
 from agent.errors import HostError
 from agent.model import Address, Bridge, Link, Network, Route, Uplink
 
@@ -160,9 +161,11 @@ def _bridge(network: Network, seen: HostSeen, originals: Mapping[str, str]) -> I
         if address is None:
             continue
         found = None if link is None else Address(link.index, address.packed, address.network.prefixlen)
-        if found is None or found not in seen.addresses:
+        taken = found is not None and is_taken(found, seen.addresses)
+        if found is None or (found not in seen.addresses and not taken):
             yield AddBridgeAddress(network.bridge, address)
-        elif link is not None and link.up and not _is_routed(found, address, seen.routes):
+        # Setting a bridge up brings the routes of its addresses back.
+        elif link is not None and (link.up or taken) and not _is_routed(found, address, seen.routes):
             yield AddBridgeRoute(network.bridge, address)
 
 

@@ -57,6 +57,18 @@ def remarks(desired: Attachment, seen: Observed) -> tuple[str, ...]:
     )
 
 
+def is_taken(wanted: Address, present: frozenset[Address]) -> bool:
+    """Tell whether somebody gave a device our IPv6 address with another prefix.
+
+    The kernel holds an address once only, whatever its prefix (net/ipv6/addrconf.c), so ours cannot
+    be added; the on-link route makes up for it.
+    """
+    return len(wanted.address) == IPV6_BYTES and any(
+        (each.device, each.address) == (wanted.device, wanted.address) and each.prefix != wanted.prefix
+        for each in present
+    )
+
+
 def _refuse_foreign_devices(desired: Attachment, seen: Observed) -> None:
     host = seen.host_end
     if host is not None and not is_ours(host):
@@ -210,7 +222,7 @@ def _is_missing(found: Address | None, link: Link | None, inside: Inside | None)
     if found is None or link is None or inside is None:
         return True
     # Taking a device down drops its IPv6 addresses; adding what is there does no harm.
-    return (not link.up or found not in inside.addresses) and not _is_taken(inside, found)
+    return (not link.up or found not in inside.addresses) and not is_taken(found, inside.addresses)
 
 
 def _is_our_default(route: Route, link: Link, gateway: bytes) -> bool:
@@ -220,18 +232,6 @@ def _is_our_default(route: Route, link: Link, gateway: bytes) -> bool:
 def _metric(family: int) -> int:
     # The kernel gives an IPv6 route without a metric 1024 (include/uapi/linux/ipv6_route.h).
     return 1024 if family == AF_INET6 else 0
-
-
-def _is_taken(inside: Inside, wanted: Address) -> bool:
-    """Tell whether somebody gave the device our IPv6 address with another prefix.
-
-    The kernel holds an address once only, whatever its prefix (net/ipv6/addrconf.c), so ours cannot
-    be added; the on-link route makes up for it.
-    """
-    return len(wanted.address) == IPV6_BYTES and any(
-        (each.device, each.address) == (wanted.device, wanted.address) and each.prefix != wanted.prefix
-        for each in inside.addresses
-    )
 
 
 def _has_on_link_route(inside: Inside, found: Address) -> bool:

@@ -160,8 +160,9 @@ class PrivateHost:
         # Isolated and without site-packages: up in half the time.
         command = [sys.executable, "-I", "-S", internet.__file__]
         servers = self.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert servers.stdout is not None
         readable, _, _ = select.select([servers.stdout], [], [], _READY_TIMEOUT)
-        if not readable or servers.stdout is None or servers.stdout.readline() != internet.READY:
+        if not readable or servers.stdout.readline() != internet.READY:
             raise PrivateHostError("the servers beyond the uplink did not start")
 
     def _end_children(self) -> None:

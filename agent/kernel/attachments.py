@@ -42,6 +42,7 @@ class Attachments:
         self._members = Members()
         self._netlink = Netlink()
         self._on_step = on_step
+        self.member_port = self._members.port
 
     def close(self) -> None:
         """Close the host's socket."""

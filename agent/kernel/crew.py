@@ -38,6 +38,11 @@ class Crew:
         self._removals: list[tuple[Removal, asyncio.Future[Traffic | None]]] = []
         self._reaping: asyncio.Task[None] | None = None
 
+    @property
+    def own_ports(self) -> tuple[int, int]:
+        """The netlink port ids from which set elements are changed."""
+        return self._attachments.member_port, self._reaper.member_port
+
     async def observe(self, path: str, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
         """See Attachments.observe."""
         return await self._plumb(self._attachments.observe, path, bridge, lease)

@@ -1,4 +1,7 @@
-"""What rtnetlink answers and tells, as values of the model."""
+"""What rtnetlink answers and tells, as values of the model.
+
+A message that is shorter than the kernel makes it raises struct.error, and nothing else does.
+"""
 
 from agent.kernel.netlink import attributes
 from agent.kernel.rtnetlink import (
@@ -42,6 +45,7 @@ from agent.kernel.rtnetlink import (
     RTN_LOCAL,
     RTN_UNICAST,
     STATS64,
+    U8,
     U32,
 )
 from agent.model import Address, Link, Neighbour, Route, Traffic
@@ -60,14 +64,14 @@ def link(payload: memoryview) -> Link:
         mac=bytes(found.get(IFLA_ADDRESS, b"")),
         mtu=_u32(found.get(IFLA_MTU)),
         up=bool(flags & IFF_UP),
-        carrier=IFLA_OPERSTATE in found and found[IFLA_OPERSTATE][0] == IF_OPER_UP,
+        carrier=_u8(found.get(IFLA_OPERSTATE)) == IF_OPER_UP,
         group=_u32(found.get(IFLA_GROUP)),
         alias=_string(found.get(IFLA_IFALIAS)),
         master=_u32(found.get(IFLA_MASTER)),
         peer=_u32(found.get(IFLA_LINK)),
         peer_nsid=_u32(found[IFLA_LINK_NETNSID]) if IFLA_LINK_NETNSID in found else None,
-        isolated=IFLA_BRPORT_ISOLATED in port and port[IFLA_BRPORT_ISOLATED][0] == 1,
-        forwarding=IFLA_BRPORT_STATE in port and port[IFLA_BRPORT_STATE][0] == BR_STATE_FORWARDING,
+        isolated=_u8(port.get(IFLA_BRPORT_ISOLATED)) == 1,
+        forwarding=_u8(port.get(IFLA_BRPORT_STATE)) == BR_STATE_FORWARDING,
         ipv6=_has_ipv6(found.get(IFLA_AF_SPEC)),
         traffic=_traffic(found.get(IFLA_STATS64)),
     )
@@ -107,11 +111,15 @@ def neighbour(payload: memoryview) -> Neighbour | None:
 
 def is_local_route(payload: memoryview) -> bool:
     """Tell whether a route leads to the namespace itself."""
-    return payload[RTMSG_TYPE] == RTN_LOCAL
+    return RTMSG.unpack_from(payload)[RTMSG_TYPE] == RTN_LOCAL
 
 
 def _string(raw: memoryview | None) -> str:
     return "" if raw is None else bytes(raw).rstrip(b"\0").decode(errors="surrogateescape")
+
+
+def _u8(raw: memoryview | None) -> int:
+    return 0 if raw is None else int(U8.unpack_from(raw)[0])
 
 
 def _u32(raw: memoryview | None) -> int:

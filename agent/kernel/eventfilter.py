@@ -1,8 +1,8 @@
-"""A socket filter that keeps the echo of our own work in the kernel.
+"""Socket filters that keep the echo of our own work in the kernel.
 
-One plumb causes some twenty rtnetlink messages, most of which say that something was added.
-The filter lets pass only what may take something away or change it: without it, reading
-the echo would cost more than the plumb.
+One plumb causes some twenty rtnetlink messages, most of which say that something was added,
+and some of nf_tables. The filters let pass only what may take something away or change it:
+without them, reading the echo would cost more than the plumb.
 
 Source: Documentation/networking/filter.rst, struct sock_filter in linux/filter.h.
 """
@@ -10,6 +10,7 @@ Source: Documentation/networking/filter.rst, struct sock_filter in linux/filter.
 import ctypes
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 from agent.kernel import rtnetlink as rt
@@ -25,6 +26,7 @@ _INSTRUCTION: Final = struct.Struct("=HBBI")
 
 # Offsets from the start of the message: struct nlmsghdr is 16 bytes.
 _TYPE: Final = 4
+_PORT: Final = 12
 _LINK_FLAGS, _LINK_CHANGE = 24, 28
 _ROUTE_PREFIX, _ROUTE_PROTOCOL = 17, 21
 _IFF_UP: Final = 1
@@ -33,18 +35,29 @@ _NEW_DEVICE: Final = 0xFFFFFFFF
 _Line = tuple[str, int, int, str, str]
 
 
-def attach(listener: socket.socket) -> None:
-    """Let only these pass: removals; changes of devices other than being made or set up; default
-    routes that are not ours; forwarding switched."""
-    program = _assemble()
+def pass_losses(listener: socket.socket) -> None:
+    """Let only these of rtnetlink pass: removals; changes of devices other than being made or set
+    up; default routes that are not ours; forwarding switched."""
+    _attach(listener, _losses())
+
+
+def pass_foreign(listener: socket.socket, own_ports: Iterable[int]) -> None:
+    """Let only messages pass that were not caused by a socket with one of these port ids."""
+    lines: list[_Line] = [("", _LD_W, _PORT, "", "")]
+    lines += (("", _JEQ, socket.htonl(port), "drop", "") for port in own_ports)
+    _attach(listener, [*lines, ("", _RET, _PASS, "", ""), ("drop", _RET, 0, "", "")])
+
+
+def _attach(listener: socket.socket, lines: list[_Line]) -> None:
+    program = _assemble(lines)
     buffer = ctypes.create_string_buffer(program)
     head = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(buffer))
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
 
 
-def _assemble() -> bytes:
+def _losses() -> list[_Line]:
     removals = (rt.RTM_DELLINK, rt.RTM_DELADDR, rt.RTM_DELROUTE, rt.RTM_DELNEIGH)
-    lines: list[_Line] = [
+    return [
         ("", _LD_H, _TYPE, "", ""),
         ("", _JEQ, socket.htons(rt.RTM_NEWLINK), "link", ""),
         ("", _JEQ, socket.htons(rt.RTM_NEWROUTE), "route", ""),
@@ -63,6 +76,9 @@ def _assemble() -> bytes:
         ("drop", _RET, 0, "", ""),
         ("pass", _RET, _PASS, "", ""),
     ]
+
+
+def _assemble(lines: list[_Line]) -> bytes:
     places = {label: place for place, (label, *_) in enumerate(lines) if label}
 
     def distance(place: int, label: str) -> int:

@@ -34,6 +34,7 @@ class Members:
 
     def __init__(self) -> None:
         self._netlink = Netlink(NETLINK_NETFILTER)
+        self.port = self._netlink.port
 
     def close(self) -> None:
         """Close the socket."""

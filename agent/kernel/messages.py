@@ -1,6 +1,7 @@
 """Requests of the hot path in wire form."""
 
 from agent.kernel.netlink import (
+    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
@@ -222,7 +223,8 @@ def add_on_link_route(device: int, source: bytes, prefix: int) -> Request:
     )
     if family == AF_INET:
         body += attribute(RTA_PREFSRC, source)
-    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, "add the on-link route")
+    # Beside a route of somebody else's to the same subnet, not in its place.
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, body, "add the on-link route")
 
 
 def find_route(destination: bytes) -> Request:

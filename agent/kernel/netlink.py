@@ -34,6 +34,7 @@ NLM_F_REPLACE: Final = 0x100
 NLM_F_EXCL: Final = 0x200
 NLM_F_DUMP: Final = 0x300
 NLM_F_CREATE: Final = 0x400
+NLM_F_APPEND: Final = 0x800
 NLM_F_CAPPED: Final = 0x100
 NLM_F_ACK_TLVS: Final = 0x200
 NLMSG_ERROR: Final = 2
@@ -90,7 +91,8 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 def text(kind: int, value: str | bytes) -> bytes:
     """Encode a zero-terminated string attribute."""
-    raw = value.encode() if isinstance(value, str) else value
+    # Devices inside a namespace may be named by bytes that are no UTF-8.
+    raw = value.encode(errors="surrogateescape") if isinstance(value, str) else value
     return attribute(kind, raw + b"\0")
 
 
@@ -105,12 +107,15 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 
 def attributes(payload: memoryview, offset: int = 0) -> dict[int, memoryview]:
-    """Decode attributes from ``offset`` on; of a repeated type the last one stays."""
+    """Decode attributes from ``offset`` on; of a repeated type the last one stays.
+
+    Whatever the bytes, this does not raise: decoding ends at the first attribute that is cut short.
+    """
     found: dict[int, memoryview] = {}
     end = len(payload)
     while offset + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(payload, offset)
-        if length < 4:
+        if length < 4 or offset + length > end:
             break
         found[kind & NLA_TYPE_MASK] = payload[offset + 4 : offset + length]
         offset += (length + 3) & ~3
@@ -118,13 +123,13 @@ def attributes(payload: memoryview, offset: int = 0) -> dict[int, memoryview]:
 
 
 def messages(datagram: bytes | memoryview) -> Iterator[Message]:
-    """Split a datagram into its messages."""
+    """Split a datagram into its messages, up to the first that is cut short. Does not raise."""
     view = memoryview(datagram)
     offset = 0
     end = len(view)
     while offset + 16 <= end:
         length, kind, flags, sequence, port = HEADER.unpack_from(view, offset)
-        if length < 16:
+        if length < 16 or offset + length > end:
             return
         yield Message(kind, flags, sequence, port, view[offset + 16 : offset + length])
         offset += (length + 3) & ~3
@@ -249,12 +254,13 @@ class Netlink:
         missing = len(requests)
         while missing:
             for message in self._receive(requests[0].what):
+                # What hits the transaction as a whole is told for its beginning, which is at -1.
                 place = message.sequence - first - 1
-                if message.kind != NLMSG_ERROR or not 0 <= place < len(requests):
+                if message.kind != NLMSG_ERROR or not -1 <= place < len(requests):
                     continue
                 code, detail = _verdict(message)
                 if code:
-                    raise KernelError(requests[place].what, code, detail)
+                    raise KernelError(requests[max(place, 0)].what, code, detail)
                 missing -= 1
 
     def _dump_once(self, request: Request) -> tuple[list[memoryview], bool]:
@@ -268,12 +274,14 @@ class Netlink:
                     continue
                 if message.flags & NLM_F_DUMP_INTR:
                     consistent = False
-                if message.kind == NLMSG_DONE:
-                    return payloads, consistent
-                if message.kind == NLMSG_ERROR:
-                    code, detail = _verdict(message)
+                if message.kind not in {NLMSG_DONE, NLMSG_ERROR}:
+                    payloads.append(message.payload)
+                    continue
+                code, detail = _verdict(message)
+                # A routing table that nobody used yet is not there; all else ends a dump before its time.
+                if code and not (message.kind == NLMSG_DONE and code == errno.ENOENT):
                     raise KernelError(request.what, code, detail)
-                payloads.append(message.payload)
+                return payloads, consistent
 
     def _receive(self, what: str) -> Iterator[Message]:
         try:
@@ -290,11 +298,12 @@ def _frame(request: Request, sequence: int, flags: int) -> bytes:
 
 
 def _verdict(message: Message) -> tuple[int, str]:
+    """Read how a request or a dump ended: a positive errno (0: well), and text."""
     (code,) = _ERRNO.unpack_from(message.payload)
     detail = ""
     if message.flags & NLM_F_ACK_TLVS:
-        # With NETLINK_CAP_ACK only the header of the offending request comes back.
-        found = attributes(message.payload, 4 + 16)
+        # With NETLINK_CAP_ACK only the header of the offending request comes back; a dump's end has none.
+        found = attributes(message.payload, 4 if message.kind == NLMSG_DONE else 4 + 16)
         if NLMSGERR_ATTR_MSG in found:
             detail = bytes(found[NLMSGERR_ATTR_MSG]).rstrip(b"\0").decode(errors="replace")
     return -code, detail

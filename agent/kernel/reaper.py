@@ -34,6 +34,7 @@ class Reaper:
     def __init__(self) -> None:
         self._members = Members()
         self._netlink = Netlink()
+        self.member_port = self._members.port
 
     def close(self) -> None:
         """Close the sockets."""

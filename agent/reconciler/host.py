@@ -65,6 +65,11 @@ class HostSide:
         """
         started = time.monotonic()
         networks = self._world.config.networks
+        culprit, self._culprit = self._culprit, None
+        reloaded = culprit is not None
+        if reloaded:
+            # First of all: without the rules every packet counts.
+            await self._load_rules()
         seen = await self._crew.observe_host(networks)
         if self._originals is None:
             self._originals = _originals(networks, seen)
@@ -74,18 +79,21 @@ class HostSide:
             seen = await self._crew.observe_host(networks)
         if not self._stands:
             self._world.adopt(await self._crew.host_links())
-        reload_rules = not self._stands or self._culprit is not None or not await self._crew.rules_loaded()
-        culprit, self._culprit = self._culprit, None
-        if reload_rules:
-            await self._crew.load_rules(networks, self._world.members())
+            await self._load_rules()
+        elif not reloaded and not await self._crew.rules_loaded():
+            reloaded = True
+            await self._load_rules()
         changed = self._note(seen)
-        kinds = sorted({step.drift for step in steps} | ({"ruleset"} if reload_rules else set()))
+        kinds = sorted({step.drift for step in steps} | ({"ruleset"} if reloaded else set()))
         if self._stands and kinds:
             self._bulletin.publish(
                 "host-repaired", kinds=kinds, culprit=culprit or "", seconds=time.monotonic() - started
             )
         self._stands = True
         return changed or bool(steps)
+
+    async def _load_rules(self) -> None:
+        await self._crew.load_rules(self._world.config.networks, self._world.members())
 
     def _note(self, seen: HostSeen) -> bool:
         world = self._world

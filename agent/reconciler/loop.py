@@ -95,7 +95,7 @@ class Reconciler:
         """See Sink."""
         if culprit:
             self.host.suspect(culprit)
-        self._mark_host(_SETTLE_SECONDS)
+        self._mark_host(0.0 if culprit else _SETTLE_SECONDS)
 
     def look_host_device(self, index: int) -> None:
         """See Sink."""

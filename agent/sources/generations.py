@@ -4,8 +4,10 @@ Source: NFNLGRP_NFTABLES and NFT_MSG_NEWGEN in include/uapi/linux/netfilter/nf_t
 """
 
 import struct
+from collections.abc import Iterable
 from typing import Final
 
+from agent.kernel import eventfilter
 from agent.kernel.netlink import NETLINK_NETFILTER, Message, attributes
 from agent.kernel.ownsockets import is_own_port
 from agent.model import TABLE
@@ -27,10 +29,16 @@ _OURS: Final = TABLE.encode()
 class GenerationSource(Listener):
     """Listens for transactions of others that touch our tables."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, own_ports: Iterable[int]) -> None:
+        """Stay deaf to transactions from ``own_ports``: those that are made for every namespace."""
         super().__init__(NETLINK_NETFILTER, (_NFNLGRP_NFTABLES,), _BUFFER_BYTES)
+        eventfilter.pass_foreign(self.socket, own_ports)
         self._sink = sink
         self._touched = False
+
+    def together_seconds(self) -> float:
+        """See Listener: without our rules every packet that leaves may cost a connection."""
+        return 0.0
 
     def on_lost(self) -> None:
         """See Listener."""

@@ -42,7 +42,7 @@ class LinkSource(Listener):
 
     def __init__(self, sink: Sink, buffer_bytes: int = _BUFFER_BYTES) -> None:
         super().__init__(NETLINK_ROUTE, _GROUPS.values(), buffer_bytes, all_namespaces=True)
-        eventfilter.attach(self.socket)
+        eventfilter.pass_losses(self.socket)
         self._sink = sink
         self._changed: dict[tuple[int | None, int], bytes] = {}
 

@@ -13,8 +13,6 @@ _NETLINK_LISTEN_ALL_NSID: Final = 8
 _SO_RCVBUFFORCE: Final = 33
 _DATAGRAM_BYTES: Final = 1 << 18
 _NSID: Final = struct.Struct("=i")
-# Reading wakes the loop and takes the interpreter from the threads that plumb; what comes
-# within so short a time is read together. It also is the least time a repair takes.
 _TOGETHER_SECONDS: Final = 0.003
 
 
@@ -50,6 +48,14 @@ class Listener:
         self._loop.remove_reader(self.socket.fileno())
         self.socket.close()
 
+    def together_seconds(self) -> float:
+        """Return how long to collect messages before they are read.
+
+        Reading wakes the loop and takes the interpreter from the threads that plumb. It also is
+        the least time a repair takes.
+        """
+        return _TOGETHER_SECONDS
+
     def on_message(self, nsid: int | None, message: Message) -> None:
         """Take a message; ``nsid`` is None when it comes from the host's own namespace."""
         raise NotImplementedError
@@ -63,7 +69,7 @@ class Listener:
 
     def _soon(self) -> None:
         self._loop.remove_reader(self.socket.fileno())
-        self._later = self._loop.call_later(_TOGETHER_SECONDS, self._read)
+        self._later = self._loop.call_later(self.together_seconds(), self._read)
 
     def _read(self) -> None:
         self._loop.add_reader(self.socket.fileno(), self._soon)

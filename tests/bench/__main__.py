@@ -51,10 +51,9 @@ def _measure(sizes: Sizes) -> Results:
     for remark in remarks:
         _say(remark)
     peers = [peer for peer in PEERS if peer not in missing]
-    # Without any peer vethd has its session all the same.
-    groups = [peers[start : start + _PEERS_A_SESSION] for start in range(0, len(peers), _PEERS_A_SESSION)] or [[]]
-    sessions = tuple(tuple(side_by_side.measure((Vethd, *group), sizes, _say)) for group in groups)
-    return Results(sessions, alone.measure(sizes, _say), remarks)
+    groups = [peers[start : start + _PEERS_A_SESSION] for start in range(0, len(peers), _PEERS_A_SESSION)]
+    sessions = [side_by_side.measure((Vethd, *group), sizes.peer_levels, sizes, _say) for group in groups]
+    return Results(tuple(sessions), alone.measure(sizes, _say), remarks)
 
 
 def _why_not(peer: type[Contender]) -> str:

@@ -1,10 +1,11 @@
-"""What is measured of vethd alone: many first packets, a burst, its removal, and rest."""
+"""What is measured of vethd alone: growth, many first packets, a burst, its removal, and rest."""
 
 import time
 from collections import Counter
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from tests.bench import side_by_side
 from tests.bench.contenders import Vethd
 from tests.bench.eyes import Eyes
 from tests.bench.ground import Ground
@@ -19,6 +20,7 @@ _CALM_SECONDS = 3.0
 
 
 def measure(sizes: Sizes, say: Say) -> Alone:
+    levels = side_by_side.measure((Vethd,), sizes.levels, sizes, say)
     with Ground(Vethd()) as ground:
         say(f"vethd: the first packets of {sizes.first_packets} namespaces")
         first_packets = _first_packets(ground, sizes.first_packets)
@@ -30,7 +32,7 @@ def measure(sizes: Sizes, say: Say) -> Alone:
         removal = ground.delete_and_wait(doomed)
         say(f"vethd: {sizes.rest_seconds:g} s of rest with {len(ground.names)}, and a restart")
         rest = _rest(ground, sizes.rest_seconds)
-    return Alone(tuple(first_packets), burst, len(doomed), removal, rest)
+    return Alone(levels, tuple(first_packets), burst, len(doomed), removal, rest)
 
 
 def _first_packets(ground: Ground[Vethd], count: int) -> list[Connects]:

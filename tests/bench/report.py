@@ -20,8 +20,7 @@ def render(results: Results) -> str:
 
 def titles(results: Results) -> list[str]:
     """Everybody who was measured, vethd first."""
-    found = dict.fromkeys(measured.contender for session in results.sessions for measured in session)
-    return list(found)
+    return list(dict.fromkeys([_OURS, *(measured.contender for session in results.sessions for measured in session)]))
 
 
 def duel(session: Session, level: int, peer: str) -> tuple[Measured, Measured] | None:
@@ -31,32 +30,30 @@ def duel(session: Session, level: int, peer: str) -> tuple[Measured, Measured] |
 
 
 def _usable(results: Results) -> str:
-    everybody = titles(results)
-    levels = sorted({measured.level for session in results.sessions for measured in session})
-    rows = [[f"{level}", *(_usable_cell(results, level, title) for title in everybody)] for level in levels]
-    return "### From `ip netns add` returned to usable: median (p99) in ms, and how many times vethd's\n\n" + _table(
-        ["namespaces there", *everybody], rows
+    peers = titles(results)[1:]
+    rows = []
+    for alone in results.alone.levels:
+        cells = [_usable_cell(results, alone.level, peer) for peer in peers]
+        rows.append([f"{alone.level}", _median_and_p99(alone.usable), *cells])
+    return (
+        "### From `ip netns add` returned to usable: median (p99) in ms\n\n"
+        + _table(["namespaces there", f"{_OURS}, alone", *peers], rows)
+        + f"\n\nBehind each peer: how many times the median that {_OURS} had in turns with it."
     )
 
 
 def _usable_cell(results: Results, level: int, title: str) -> str:
-    if title == _OURS:
-        return _median_and_p99(trial.usable for trial in results.trials(_OURS, level))
     for session in results.sessions:
         if pair := duel(session, level, title):
             peer, ours = pair
             where = "" if peer.there == level else f" with {peer.there}"
-            return f"{_median_and_p99(peer.usable)}, {ratio(peer.usable, ours.usable):.1f}x{where}"
+            times = f"{ratio(peer.usable, ours.usable):.1f} x {median(ours.usable) * 1000:.1f}"
+            return f"{_median_and_p99(peer.usable)}{where} = {times}"
     return "-"
 
 
 def _first_packets(results: Results) -> str:
-    rows = []
-    for title in titles(results):
-        connects = [trial.connects for trial in results.trials(title)]
-        if title == _OURS:
-            connects += results.alone.first_packets
-        rows.append([title, *_first_packet_cells(connects)])
+    rows = [[title, *_first_packet_cells(results.connects(title))] for title in titles(results)]
     limit = f"{SLOW_CONNECT * 1000:.0f} ms"
     return "### First packets: TCP connects sent the instant a namespace is usable\n\n" + _table(
         ["", "namespaces", f"slower than {limit}", "to the gateway, ms", "beyond the NAT, ms"], rows

@@ -67,19 +67,20 @@ class Rest:
     restart: float
 
 
+Session = tuple[Measured, ...]
+"""Measurements of contenders that took turns with each other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alone:
     """What is measured of vethd only. `removed` host ends were gone `removal` after the first deletion began."""
 
+    levels: Session
     first_packets: tuple[Connects, ...]
     burst: Burst
     removed: int
     removal: float
     rest: Rest
-
-
-Session = Sequence[Measured]
-"""Measurements of contenders that took turns with each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +89,20 @@ class Results:
     alone: Alone
     remarks: tuple[str, ...]
 
-    def trials(self, contender: str, level: int | None = None) -> list[Trial]:
-        """Of all sessions together."""
+    def trials(self, contender: str) -> list[Trial]:
+        """At all levels together, alone and in turns."""
         return [
             trial
-            for session in self.sessions
+            for session in (self.alone.levels, *self.sessions)
             for measured in session
-            if measured.contender == contender and level in (None, measured.level)
+            if measured.contender == contender
             for trial in measured.trials
         ]
+
+    def connects(self, contender: str) -> list[Connects]:
+        """The first packets of every namespace that was measured."""
+        own = [trial.connects for trial in self.trials(contender)]
+        return own + list(self.alone.first_packets) if contender == self.alone.levels[0].contender else own
 
 
 def p99(values: Sequence[float]) -> float:

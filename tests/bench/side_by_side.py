@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from tests.bench.contenders import Contender, Vethd
+from tests.bench.contenders import Contender
 from tests.bench.ground import Apart, Ground
 from tests.bench.results import Measured, Trial
 from tests.bench.sizes import Sizes
@@ -11,25 +11,25 @@ from tests.bench.sizes import Sizes
 Say = Callable[[str], None]
 
 
-def measure(contenders: Sequence[type[Contender]], sizes: Sizes, say: Say) -> list[Measured]:
-    """Every contender at every level that it is measured at, in one go."""
-    measured = []
+def measure(
+    contenders: Sequence[type[Contender]], levels: Sequence[int], sizes: Sizes, say: Say
+) -> tuple[Measured, ...]:
+    """Every contender at every level."""
+    measured: list[Measured] = []
+    titles = ", ".join(contender.title for contender in contenders)
     with ExitStack() as stack:
         grounds = [stack.enter_context(Apart(contender())) for contender in contenders]
-        for level in sizes.levels:
-            taking_part = [
-                apart for apart in grounds if level in sizes.peer_levels or isinstance(apart.ground.contender, Vethd)
-            ]
-            say(f"{_titles(taking_part)}: making {level} namespaces each")
-            filling = [apart.start(Ground.fill, level, sizes.fill_seconds) for apart in taking_part]
+        for level in levels:
+            say(f"{titles}: making {level} namespaces each")
+            filling = [apart.start(Ground.fill, level, sizes.fill_seconds) for apart in grounds]
             there = [future.result() for future in filling]
-            say(f"{_titles(taking_part)}: {sizes.trials} trials each with {', '.join(map(str, there))} there")
-            trials = _take_turns(taking_part, sizes.warm_up + sizes.trials)
+            say(f"{titles}: {sizes.trials} trials each with {', '.join(map(str, there))} there")
+            trials = _take_turns(grounds, sizes.warm_up + sizes.trials)
             measured += [
-                Measured(apart.ground.contender.title, level, count, tuple(own[sizes.warm_up :]))
-                for apart, count, own in zip(taking_part, there, trials, strict=True)
+                Measured(contender.title, level, count, tuple(own[sizes.warm_up :]))
+                for contender, count, own in zip(contenders, there, trials, strict=True)
             ]
-    return measured
+    return tuple(measured)
 
 
 def _take_turns(grounds: Sequence[Apart[Contender]], rounds: int) -> list[list[Trial]]:
@@ -40,7 +40,3 @@ def _take_turns(grounds: Sequence[Apart[Contender]], rounds: int) -> list[list[T
             turn = (number + place) % len(grounds)
             trials[turn].append(grounds[turn].start(Ground.trial).result())
     return trials
-
-
-def _titles(grounds: Sequence[Apart[Contender]]) -> str:
-    return ", ".join(apart.ground.contender.title for apart in grounds)

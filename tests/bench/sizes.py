@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class Sizes:
     """Counts of namespaces, but for what says seconds.
 
-    `trials` are counted after `warm_up` others; `peer_levels` are those of `levels` that peers are
-    measured at too. A peer that has not reached a level after `fill_seconds` is measured where it is.
+    `levels` are how many namespaces are there already: for vethd alone, and `peer_levels` for every
+    contender in turns. `trials` are counted after `warm_up` others. A contender that has not reached a
+    level after `fill_seconds` is measured where it is.
     """
 
     levels: tuple[int, ...]

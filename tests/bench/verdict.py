@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import median
 
 from tests.bench.contenders import Vethd
 from tests.bench.peers import Cni, Script
@@ -37,15 +36,14 @@ def _faster_than_peers(results: Results) -> Iterator[Verdict]:
 
 
 def _growth(results: Results) -> Verdict:
-    levels = sorted({measured.level for session in results.sessions for measured in session})
-    medians = [median(trial.usable for trial in results.trials(Vethd.title, level)) for level in levels]
-    growth = medians[-1] / medians[0]
-    statement = f"from {levels[0]} to {levels[-1]} it grows by less than {_LARGEST_GROWTH:g} (it is {growth:.2f})"
-    return Verdict(statement, growth < _LARGEST_GROWTH)
+    first, last = results.alone.levels[0], results.alone.levels[-1]
+    growth = ratio(last.usable, first.usable)
+    statement = f"alone, from {first.level} to {last.level} it grows by less than {_LARGEST_GROWTH:g} times"
+    return Verdict(f"{statement} (it is {growth:.2f})", growth < _LARGEST_GROWTH)
 
 
 def _first_packets(results: Results) -> Verdict:
-    connects = [trial.connects for trial in results.trials(Vethd.title)] + list(results.alone.first_packets)
+    connects = results.connects(Vethd.title)
     slow = sum(each.slow for each in connects)
     statement = f"no first packet waits more than {SLOW_CONNECT * 1000:.0f} ms ({slow} of {len(connects)} do)"
     return Verdict(statement, slow == 0)

@@ -253,9 +253,6 @@ def test_stolen_addresses_are_not_let_out(web: Agent) -> None:
     ping = ["ping", "-c1", "-W0.3", "-I", stolen, GATEWAY4]
     with netns.enter("web"):
         assert subprocess.run(ping, capture_output=True, check=False).returncode != 0
-    observe.run("ip", "address", "del", f"{stolen}/16", "dev", DEVICE, netns="web")
-    observe.run("ip", "link", "set", DEVICE, "address", "02:00:00:00:00:99", netns="web")
-    assert netns.ping("web", GATEWAY4, timeout=0.3) == 0
 
 
 def test_networks_of_the_host_are_kept_apart(start_agent: StartAgent) -> None:

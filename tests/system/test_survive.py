@@ -114,11 +114,15 @@ def test_the_bridge_deleted_in_between(agent: Agent) -> None:
         assert_works(name)
 
 
+def _leases(agent: Agent) -> int:
+    return int(agent.ask("/v1/status")[1]["networks"][0]["leases"])
+
+
 def test_a_name_gets_its_address_again(agent: Agent) -> None:
     _populate(agent)
     before = _addresses(agent)
     netns.delete_many(["n3"])
-    eventually(lambda: "n3" not in agent.namespaces(), 2, "n3 is gone")
+    eventually(lambda: _leases(agent) == len(before) - 1, 2, "the lease of n3 is free")
     netns.add_many(["x1", "x2"])
     agent.wait_ready("x2")
     add_named("n3")

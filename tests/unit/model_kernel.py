@@ -83,6 +83,8 @@ class ModelKernel:
                 self._raise_device(device)
             case steps.SetDeviceMtu(device, mtu):
                 self._set_device(device, mtu=mtu)
+            case steps.SetDeviceMac(device, mac):
+                self._set_device_mac(self._device(device), mac)
             case steps.AddAddress(device, address, prefix):
                 self._add_address(self._device(device), address, prefix)
             case steps.AddOnLinkRoute(device, address, prefix):
@@ -91,6 +93,8 @@ class ModelKernel:
                 self._add_neighbour(self._up(device), address, mac)
             case steps.AwaitDevice(device):
                 self._await(self._device(device))
+            case steps.AwaitAddress(address):
+                self._await_address(address)
             case steps.AwaitHostEnd(host_end):
                 self._await(self._host_end(host_end))
                 self.awaited = True
@@ -118,7 +122,9 @@ class ModelKernel:
             up=False, carrier=False, group=LINK_GROUP, alias="", master=0, peer=inner, peer_nsid=0,
             isolated=False, forwarding=False, ipv6=True, traffic=Traffic(),
         )  # fmt: skip
-        device = replace(end, index=inner, name=step.device, mac=step.mac, group=0, peer=outer)
+        # New devices take the namespace's settings, which loopback's show.
+        ipv6 = self._device("lo").ipv6
+        device = replace(end, index=inner, name=step.device, mac=step.mac, group=0, peer=outer, ipv6=ipv6)
         self.seen = replace(self.seen, host_end=end)
         self._change_inside(links=(*self.inside.links, device))
         self.inner, self.awaited = inner, False
@@ -141,11 +147,19 @@ class ModelKernel:
                 if each.device == link.index:
                     self._add_on_link_route(each)
 
+    def _set_device_mac(self, link: Link, mac: bytes) -> None:
+        self._set_device(link.name, mac=mac)
+        if link.mac != mac:
+            # net/core/neighbour.c, neigh_changeaddr()
+            kept = frozenset(each for each in self.inside.neighbours if each.device != link.index)
+            self._change_inside(neighbours=kept)
+
     def _add_address(self, link: Link, address: bytes, prefix: int) -> None:
         added = Address(link.index, address, prefix)
         present = [each for each in self.inside.addresses if (each.device, each.address) == (link.index, address)]
         if _family(address) == AF_INET6:
             self._require(link.mtu >= SMALLEST_IPV6_MTU, "EINVAL: no IPv6 at this MTU")
+            self._require(link.ipv6, "EACCES: IPv6 is turned off on this device")
         # A device has an IPv6 address once, whatever its prefix: addrconf.c, ipv6_chk_same_addr().
         if added in present or (present and _family(address) == AF_INET6):
             return
@@ -159,6 +173,7 @@ class ModelKernel:
             self._add_route(on_link(added.device, added.address, added.prefix, ON_LINK_METRIC[family]))
 
     def _add_neighbour(self, link: Link, address: bytes, mac: bytes) -> None:
+        self._require(link.ipv6 or _family(address) == AF_INET, "EINVAL: IPv6 is turned off on this device")
         kept = {each for each in self.inside.neighbours if (each.device, each.address) != (link.index, address)}
         self._change_inside(neighbours=frozenset(kept | {Neighbour(link.index, address, mac)}))
 
@@ -209,7 +224,7 @@ class ModelKernel:
             )
         down = {link.index for link in self.inside.links if not link.up}
         self._forget(lambda device, _: device in down, keep_addresses=True)
-        without_ipv6 = {link.index for link in self.inside.links if link.mtu < SMALLEST_IPV6_MTU}
+        without_ipv6 = {link.index for link in self.inside.links if link.mtu < SMALLEST_IPV6_MTU or not link.ipv6}
         self._forget(lambda device, family: device in without_ipv6 and family == AF_INET6)
 
     def _forget(self, lost: Callable[[int, int], bool], keep_addresses: bool = False) -> None:
@@ -247,6 +262,11 @@ class ModelKernel:
     def _await(self, link: Link) -> None:
         self._require(link.up, "ENETDOWN: the device is down")
         self._require(link.carrier, "ETIMEDOUT: the other end is down or elsewhere")
+
+    def _await_address(self, address: bytes) -> None:
+        holders = {each.device for each in self.inside.addresses if each.address == address}
+        up = {link.index for link in self.inside.links if link.up}
+        self._require(bool(holders & up), "ETIMEDOUT: nothing is delivered to an address that is not there")
 
     def _set_host_end(self, name: str, **changes: object) -> None:
         self.seen = replace(self.seen, host_end=replace(self._host_end(name), **changes))  # type: ignore[arg-type]

@@ -134,7 +134,8 @@ def worlds(draw: st.DrawFn) -> World:
     host = draw(_host_ends(desired)) if paired or draw(st.booleans()) else None
     inner = draw(st.sampled_from([INNER, 7])) if paired else None
     taken = {INNER, 7} if paired or host is None else {host.peer}
-    links = [replace(LOOPBACK, up=draw(st.booleans())), *draw(_foreign_links(desired, host, taken))]
+    ipv6 = draw(_mostly(True, st.just(False)))
+    links = [replace(LOOPBACK, up=draw(st.booleans()), ipv6=ipv6), *draw(_foreign_links(desired, host, taken))]
     if paired:
         assert host is not None
         host = replace(host, kind="veth", peer=inner)
@@ -214,6 +215,7 @@ def _inner_links(draw: st.DrawFn, desired: Attachment, host: Link, name: str) ->
         carrier=False,
         peer=host.index,
         peer_nsid=0,
+        ipv6=draw(_mostly(True, st.just(False))),
     )
 
 
