@@ -79,6 +79,7 @@ class _App:
     async def run(self) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_mistake)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -188,6 +189,10 @@ class _App:
 def _shape(network: Network) -> Network:
     """Return a network without what can change while the agent runs."""
     return replace(network, nat=True, mtu=0, isolate=False, host_access="all", anti_spoof=True, reach=())
+
+
+def _log_mistake(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    _log.error("a mistake of vethd", message=context.get("message"), exc_info=context.get("exception"))
 
 
 async def _feed_watchdog() -> None:

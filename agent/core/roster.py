@@ -67,6 +67,8 @@ class Roster:
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
         self._names: dict[Cookie, list[str]] = {}
+        self._paths: dict[str, list[str]] = {}
+        self._last_path: dict[Cookie, str] = {}
         self._former: OrderedDict[str, Record] = OrderedDict()
 
     def __iter__(self) -> Iterator[Record]:
@@ -88,6 +90,7 @@ class Roster:
         record = self._records.get(path)
         if record is None:
             record = self._records[path] = Record(path, now)
+            self._paths.setdefault(record.name, []).append(path)
             former = self._former.pop(path, None)
             if former is not None:
                 record.history.extend(former.history)
@@ -97,7 +100,17 @@ class Roster:
         """Return the record of a file name or a whole path; of several, the first that was seen."""
         if name in self._records:
             return self._records[name]
-        return next((record for record in self if record.name == name), None)
+        paths = self._paths.get(name)
+        return self._records[paths[0]] if paths else None
+
+    def last_record(self, cookie: Cookie) -> Record | None:
+        """Return the record of the name that a namespace lost last, while that is remembered."""
+        path = self._last_path.get(cookie)
+        return None if path is None else self._records.get(path) or self._former.get(path)
+
+    def forget(self, cookie: Cookie) -> None:
+        """Forget a namespace whose attachment is gone."""
+        self._last_path.pop(cookie, None)
 
     def find_former(self, name: str) -> Record | None:
         """Return the record of a name that is gone."""
@@ -143,6 +156,10 @@ class Roster:
         record = self._records.pop(path, None)
         if record is None:
             return None
+        paths = self._paths[record.name]
+        paths.remove(path)
+        if not paths:
+            del self._paths[record.name]
         self._former[path] = record
         if len(self._former) > _REMEMBERED:
             self._former.popitem(last=False)
@@ -156,4 +173,5 @@ class Roster:
         if names:
             return None
         del self._names[record.cookie]
+        self._last_path[record.cookie] = record.path
         return record.cookie

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from aiohttp import web
@@ -27,7 +27,8 @@ from agent.reconciler.world import World
 
 _BODY_BYTES: Final = 64 << 10
 _LONGEST_WAIT_SECONDS: Final = 24 * 3600.0
-_INTERNAL: Final = {"reconciled"}
+# Most failures pass by themselves: who waits is told of one that was tried again in vain.
+_FAILURES_TO_TELL: Final = 3
 _SHUTDOWN_SECONDS: Final = 0.5
 _Request = web.Request
 _Response = web.StreamResponse
@@ -105,10 +106,10 @@ class Server:
         ):
             raise _bad_request("timeout must be seconds from 0 to 86400")
         deadline = asyncio.get_running_loop().time() + timeout
-        with self._bulletin.subscribe() as notices:
+        with self._bulletin.subscribe(PurePath(name).name) as notices:
             while True:
                 record = self._world.roster.find(name)
-                if record is not None and record.state != "pending":
+                if record is not None and _is_settled(record):
                     return self._outcome(record.state, record)
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -129,9 +130,7 @@ class Server:
                 told = views.namespace(self._world, record)
                 await response.write(_line({"time": time.time(), "event": record.state, "initial": True, **told}))
             while True:
-                notice = await notices.get()
-                if notice["event"] not in _INTERNAL:
-                    await response.write(_line(notice))
+                await response.write(_line(await notices.get()))
 
     async def _healthz(self, _: _Request) -> _Response:
         if not self._is_ready():
@@ -196,6 +195,12 @@ async def _body(request: _Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise _bad_request("the body must be a JSON object")
     return body
+
+
+def _is_settled(record: Record) -> bool:
+    """Tell whether it makes no sense to wait any longer."""
+    passing = record.state == "failed" and 0 < record.failures < _FAILURES_TO_TELL
+    return record.state != "pending" and not passing
 
 
 def _name(body: dict[str, Any]) -> str:

@@ -111,7 +111,7 @@ def neighbour(payload: memoryview) -> Neighbour | None:
 
 def is_local_route(payload: memoryview) -> bool:
     """Tell whether a route leads to the namespace itself."""
-    return RTMSG.unpack_from(payload)[RTMSG_TYPE] == RTN_LOCAL
+    return bool(RTMSG.unpack_from(payload)[RTMSG_TYPE] == RTN_LOCAL)
 
 
 def _string(raw: memoryview | None) -> str:

@@ -63,6 +63,9 @@ def apply_host(plan: Sequence[HostStep]) -> None:
                 _apply(route, step)
             except NetlinkError as error:
                 raise KernelError(_told(step), error.code, str(error.args[1])) from error
+            except OSError as error:
+                # The bridge went while we worked on it.
+                raise KernelError(_told(step), error.errno or 0) from error
 
 
 def _apply(route: IPRoute, step: HostStep) -> None:

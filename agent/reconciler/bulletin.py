@@ -13,32 +13,45 @@ _WAITING_NOTICES: Final = 10_000
 
 
 class Bulletin:
-    """Hands every notice to every listener and subscriber. One that does not read loses the oldest."""
+    """Hands every notice to every listener and subscriber. One that does not read loses the oldest.
+
+    A subscriber may ask for one name alone: a thousand that wait cost no more than one.
+    """
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[Notice], None]] = []
-        self._subscribers: set[asyncio.Queue[Notice]] = set()
+        self._subscribers: dict[str | None, set[asyncio.Queue[Notice]]] = {}
 
     def listen(self, listener: Callable[[Notice], None]) -> None:
         """Have ``listener`` called, at once, with every notice."""
         self._listeners.append(listener)
+
+    def count(self, event: str, **details: object) -> None:
+        """Tell the listeners alone: for what only matters in sums."""
+        notice: Notice = {"time": time.time(), "event": event, **details}
+        for listener in self._listeners:
+            listener(notice)
 
     def publish(self, event: str, **details: object) -> None:
         """Tell everyone."""
         notice: Notice = {"time": time.time(), "event": event, **details}
         for listener in self._listeners:
             listener(notice)
-        for queue in self._subscribers:
+        name = details.get("name")
+        named = self._subscribers.get(name, ()) if isinstance(name, str) else ()
+        for queue in (*self._subscribers.get(None, ()), *named):
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(notice)
 
     @contextmanager
-    def subscribe(self) -> Iterator[asyncio.Queue[Notice]]:
-        """Hear everything that is published from now on, until the block ends."""
+    def subscribe(self, name: str | None = None) -> Iterator[asyncio.Queue[Notice]]:
+        """Hear everything, or all about one name, that is published until the block ends."""
         queue: asyncio.Queue[Notice] = asyncio.Queue(_WAITING_NOTICES)
-        self._subscribers.add(queue)
+        self._subscribers.setdefault(name, set()).add(queue)
         try:
             yield queue
         finally:
-            self._subscribers.discard(queue)
+            self._subscribers[name].discard(queue)
+            if not self._subscribers[name]:
+                del self._subscribers[name]

@@ -1,6 +1,7 @@
 """Bringing the host's side to where it should be: bridges, forwarding, the ruleset."""
 
 import time
+from collections import deque
 
 from agent.core.hostplan import (
     HostSeen,
@@ -29,6 +30,7 @@ class HostSide:
         self._originals: dict[str, str] | None = None
         self._culprit: str | None = None
         self._stands = False
+        self.repairs: deque[float] = deque(maxlen=8)
 
     def suspect(self, culprit: str) -> None:
         """Have the ruleset loaded anew at the next look: somebody else changed it."""
@@ -86,6 +88,7 @@ class HostSide:
         changed = self._note(seen)
         kinds = sorted({step.drift for step in steps} | ({"ruleset"} if reloaded else set()))
         if self._stands and kinds:
+            self.repairs.append(time.monotonic())
             self._bulletin.publish(
                 "host-repaired", kinds=kinds, culprit=culprit or "", seconds=time.monotonic() - started
             )

@@ -6,6 +6,7 @@ The host's side goes first: while it is dirty, names wait.
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -95,7 +96,10 @@ class Reconciler:
         """See Sink."""
         if culprit:
             self.host.suspect(culprit)
-        self._mark_host(0.0 if culprit else _SETTLE_SECONDS)
+        if self._is_contested(self.host.repairs):
+            self._mark_host(_CONTESTED_DELAY)
+        else:
+            self._mark_host(0.0 if culprit else _SETTLE_SECONDS)
 
     def look_host_device(self, index: int) -> None:
         """See Sink."""
@@ -201,6 +205,9 @@ class Reconciler:
             again = await self.host.settle()
         except VethdError as error:
             self._host_failed(str(error))
+        except Exception as error:  # noqa: BLE001  what stands already must stay looked after
+            _log.exception("look at the host failed by a mistake of vethd")
+            self._host_failed(f"a mistake of vethd: {error!r}")
         else:
             self._host_failures = 0
             self.host_stands.set()
@@ -231,12 +238,12 @@ class Reconciler:
         finally:
             self._running -= 1
             self._dirty.done(key)
-            self._bulletin.publish("reconciled", reason=reason, result=outcome.result)
-            self._follow(key, outcome)
+            self._bulletin.count("reconciled", reason=reason, result=outcome.result)
+            self._go_on(key, outcome)
             self._wake.set()
             self._idle.set()
 
-    def _follow(self, key: Key, outcome: Outcome) -> None:
+    def _go_on(self, key: Key, outcome: Outcome) -> None:
         for cookie in outcome.orphans:
             self._mark(cookie, reason="gone")
         for path in outcome.look:
@@ -265,10 +272,13 @@ class Reconciler:
             self._start_due()
 
     def _mark_drift(self, record: Record) -> None:
-        now = time.monotonic()
-        recent = sum(1 for moment in record.repairs if now - moment < _CONTESTED_WINDOW)
-        delay = _CONTESTED_DELAY if recent >= _CONTESTED_REPAIRS else _SETTLE_SECONDS
+        delay = _CONTESTED_DELAY if self._is_contested(record.repairs) else _SETTLE_SECONDS
         self._mark(record.path, delay, reason="drift")
+
+    def _is_contested(self, repairs: Iterable[float]) -> bool:
+        """Tell whether somebody keeps undoing our repairs: then there is one a second at most."""
+        now = time.monotonic()
+        return sum(1 for moment in repairs if now - moment < _CONTESTED_WINDOW) >= _CONTESTED_REPAIRS
 
     def _mark_host(self, delay: float) -> None:
         due = time.monotonic() + delay

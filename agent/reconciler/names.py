@@ -75,9 +75,10 @@ class Names:
         await self._detach(cookie)
         self._world.strays.discard(cookie)
         carried = self._world.ledger.close(cookie)
-        former = self._world.roster.find_former(name)
+        former = self._world.roster.last_record(cookie)
         if former is not None:
             self._note(former, "removed", str(lease.address) if lease else "")
+        self._world.roster.forget(cookie)
         self._bulletin.publish(
             "removed",
             name=name,

@@ -202,7 +202,9 @@ class ModelKernel:
         ):
             return
         self._require(
-            any(each.device == link.index and not each.gateway and covers(each, gateway) for each in self.inside.routes),
+            any(
+                each.device == link.index and not each.gateway and covers(each, gateway) for each in self.inside.routes
+            ),
             "ENETUNREACH: the gateway is not on link",
         )
         neighbours = {(each.device, each.address, each.mac) for each in self.inside.neighbours}

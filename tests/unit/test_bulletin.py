@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from agent.reconciler.bulletin import Bulletin, Notice
 
 
@@ -47,11 +49,12 @@ async def test_who_does_not_read_loses_the_oldest_and_hinders_nobody() -> None:
 
 async def test_a_subscription_ends_with_its_block_however_that_ends() -> None:
     bulletin = Bulletin()
-    queue: asyncio.Queue[Notice] | None = None
-    try:
-        with bulletin.subscribe() as queue:
-            raise ConnectionResetError
-    except ConnectionResetError:
-        bulletin.publish("networked")
-    assert queue is not None
+    subscription = bulletin.subscribe()
+    with pytest.raises(ConnectionResetError), subscription as queue:
+        await _break()
+    bulletin.publish("networked")
     assert queue.empty()
+
+
+async def _break() -> None:
+    raise ConnectionResetError

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 import pytest
 from hypothesis import assume, given
@@ -70,7 +70,11 @@ class ModelHost:
             case AddBridgeAddress(name, address):
                 bridge = self._bridge(name)
                 added = Address(bridge.index, address.packed, address.network.prefixlen)
-                same = [each for each in self.seen.addresses if (each.device, each.address) == (bridge.index, address.packed)]
+                same = [
+                    each
+                    for each in self.seen.addresses
+                    if (each.device, each.address) == (bridge.index, address.packed)
+                ]
                 if added in same or (same and address.version == 6):
                     return
                 self.seen = replace(self.seen, addresses=self.seen.addresses | {added})
@@ -105,6 +109,10 @@ def fresh(*networks: Network, settings: Mapping[str, str | None] | None = None) 
     return HostSeen(bridges, THEIRS, THEIR_ROUTES, BEFORE if settings is None else settings, UPLINK)
 
 
+def gateways(net: Network) -> list[IPv4Interface | IPv6Interface]:
+    return [net.gateway] if net.gateway6 is None else [net.gateway, net.gateway6]
+
+
 def shortcomings(networks: Sequence[Network], seen: HostSeen, originals: Mapping[str, str]) -> list[str]:
     wrong = []
     for net in networks:
@@ -117,15 +125,21 @@ def shortcomings(networks: Sequence[Network], seen: HostSeen, originals: Mapping
             wrong.append(f"{bridge}")
         if not is_our_bridge(bridge) or originals_in(bridge.alias) != originals:
             wrong.append(f"alias {bridge.alias}")
-        for gateway in filter(None, (net.gateway, net.gateway6)):
+        for gateway in gateways(net):
             if not any((each.device, each.address) == (bridge.index, gateway.packed) for each in seen.addresses):
                 wrong.append(f"no {gateway}")
             destination, prefix = gateway.network.network_address.packed, gateway.network.prefixlen
-            if not any((each.device, each.destination, each.prefix) == (bridge.index, destination, prefix) for each in seen.routes):
+            if not any(
+                (each.device, each.destination, each.prefix) == (bridge.index, destination, prefix)
+                for each in seen.routes
+            ):
                 wrong.append(f"no route to {gateway.network}")
     six = any(net.subnet6 for net in networks)
     wrong += [name for name in (FORWARDING, FORWARDING6) if seen.settings[name] == "0" and (six or name == FORWARDING)]
     return wrong
+
+
+_ALIASES = st.sampled_from(["", *map(bridge_alias, ("default", "former", "lab restore a=b"))])
 
 
 @st.composite
@@ -143,14 +157,14 @@ def hosts(draw: st.DrawFn) -> tuple[tuple[Network, ...], HostSeen, dict[str, str
             index, net.bridge, "bridge", up=up,
             mac=draw(st.sampled_from([bridge_mac(net.subnet), OTHER_MAC])),
             mtu=draw(st.sampled_from([900, 1280, 1500, 9000])),
-            alias=draw(st.sampled_from([bridge_alias(net.name), bridge_alias("former"), bridge_alias(net.name) + " restore a=b", ""])),
+            alias=draw(_ALIASES),
         )  # fmt: skip
         if ours.alias == "":
             ours = replace(ours, mac=bridge_mac(net.subnet))
         bridges[net.bridge] = draw(st.sampled_from([None, ours]))
         if bridges[net.bridge] is None:
             continue
-        for gateway in filter(None, (net.gateway, net.gateway6)):
+        for gateway in gateways(net):
             prefix = draw(st.sampled_from([None, gateway.network.prefixlen, gateway.max_prefixlen]))
             if prefix is not None and (gateway.version == 4 or ours.mtu >= SMALLEST_IPV6_MTU):
                 addresses.add(Address(index, gateway.packed, prefix))

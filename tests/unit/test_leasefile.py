@@ -41,7 +41,11 @@ def test_what_was_written_is_read(state_dir: Path) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(memory=st.dictionaries(st.text("abc", max_size=3), st.dictionaries(FILE_NAMES, st.integers(2, 2**24), max_size=5), max_size=3))
+@given(
+    memory=st.dictionaries(
+        st.text("abc", max_size=3), st.dictionaries(FILE_NAMES, st.integers(2, 2**24), max_size=5), max_size=3
+    )
+)
 def test_any_name_keeps_its_place_in_the_order(tmp_path: Path, memory: dict[str, dict[str, int]]) -> None:
     LeaseFile(tmp_path).write(memory)
     found, remark = LeaseFile(tmp_path).read()

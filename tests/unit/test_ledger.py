@@ -78,6 +78,34 @@ def test_unknown_devices_are_nobody_s() -> None:
     assert dict(ledger.totals()) == {}
 
 
+def test_what_went_while_no_agent_ran_is_closed_with_what_was_known() -> None:
+    ledger = Ledger()
+    for cookie, device in ((1, 8), (2, 9)):
+        ledger.note(Cookie(cookie), "default", device, Traffic(tx_bytes=100))
+    ledger.close_all_but({Cookie(2)})
+    assert ledger.carried(Cookie(1)) is None
+    assert ledger.carried(Cookie(2)) is not None
+    assert dict(ledger.totals())["default"].rx_bytes == 200
+
+
+def test_books_are_a_copy_that_goes_on_nobody_s_account() -> None:
+    ledger = Ledger()
+    ledger.note(Cookie(1), "default", 8, Traffic(tx_bytes=100))
+    books = ledger.books()
+    ledger.note(Cookie(1), "default", 8, Traffic(tx_bytes=150))
+    ledger.close(Cookie(1))
+    assert books.accounts[Cookie(1)].last.rx_bytes == 100
+    assert books.closed == {}
+
+
+def test_the_last_device_is_known() -> None:
+    ledger = Ledger()
+    assert ledger.device(Cookie(1)) is None
+    ledger.note(Cookie(1), "default", 8, Traffic())
+    ledger.note(Cookie(1), "default", 9, Traffic())
+    assert ledger.device(Cookie(1)) == 9
+
+
 class Counting(RuleBasedStateMachine):
     """Devices come, count and go, are sampled in any order, and no counter ever goes back."""
 
@@ -118,6 +146,13 @@ class Counting(RuleBasedStateMachine):
             carried = self.ledger.carried(cookie)
             assert carried is not None
             assert is_no_less(carried, mirrored(self.counters[device]))
+
+    @rule()
+    def restart(self) -> None:
+        """The agent goes and comes; what it wrote down is all that is left."""
+        books = self.ledger.books()
+        self.ledger = Ledger()
+        self.ledger.recall(books)
 
     @rule(cookie=COOKIES, half=st.booleans())
     def end(self, cookie: Cookie, half: bool) -> None:

@@ -78,7 +78,7 @@ def test_the_network_decides_on_name_mtu_isolation_and_guard() -> None:
 def without(kernel: ModelKernel, **kinds_of: Callable[[Any], bool]) -> ModelKernel:
     """Take addresses, routes or neighbours away that a predicate names."""
     inside = kernel.inside
-    kept = {
+    kept: dict[str, Any] = {
         kind: frozenset(each for each in getattr(inside, kind) if not gone(each)) for kind, gone in kinds_of.items()
     }
     kernel.seen = replace(kernel.seen, inside=replace(inside, **kept))
@@ -173,9 +173,7 @@ def test_our_ipv6_address_with_somebody_s_prefix_gets_the_route_that_it_lacks() 
     inside = kernel.inside
     addresses = {each for each in inside.addresses if each.address != ADDRESS6} | {Address(2, ADDRESS6, 128)}
     routes = {route for route in inside.routes if route.prefix != 64}
-    kernel.seen = replace(
-        kernel.seen, inside=replace(inside, addresses=frozenset(addresses), routes=frozenset(routes))
-    )
+    kernel.seen = replace(kernel.seen, inside=replace(inside, addresses=frozenset(addresses), routes=frozenset(routes)))
     assert planned(kernel) == [steps.AddOnLinkRoute("eth0", ADDRESS6, 64)]
 
 

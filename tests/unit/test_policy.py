@@ -14,7 +14,9 @@ DEFAULT, LAB = network("default"), network("lab", subnet="10.9.0.0/24")
 EMPTY = Observed(WEB, None, Inside((LOOPBACK,)))
 
 
-def verdict(name: str = "web", seen: Observed = EMPTY, exclude: tuple[str, ...] = (), networks: tuple[Network, ...] = (DEFAULT,)) -> Verdict:
+def verdict(
+    name: str = "web", seen: Observed = EMPTY, exclude: tuple[str, ...] = (), networks: tuple[Network, ...] = (DEFAULT,)
+) -> Verdict:
     return choose(name, seen, HOST, exclude, networks)
 
 
@@ -39,7 +41,14 @@ def test_the_host_itself_is_never_networked() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "name"),
-    [("cni-*", "cni-0af3"), ("web", "web"), ("?", "x"), ("[ab]*", "box"), ("*", "-x\n"), ("qrouter-*", "qrouter-\udcff")],
+    [
+        ("cni-*", "cni-0af3"),
+        ("web", "web"),
+        ("?", "x"),
+        ("[ab]*", "box"),
+        ("*", "-x\n"),
+        ("qrouter-*", "qrouter-\udcff"),
+    ],
 )
 def test_excluded_names_are_left_alone_by_the_pattern_that_says_so(pattern: str, name: str) -> None:
     assert verdict(name, exclude=("other-*", pattern)) == Verdict(None, f'discovery.exclude: "{pattern}"')

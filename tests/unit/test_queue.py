@@ -123,8 +123,8 @@ class Working(RuleBasedStateMachine):
             self.dirty.done(key)
         self.due |= self.again
         answered = set()
-        while (key := self.dirty.take(99)) is not None:
-            answered.add(key)
+        while (taken := self.dirty.take(99)) is not None:
+            answered.add(taken)
         assert answered == set(self.due)
 
 

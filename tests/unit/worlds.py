@@ -93,10 +93,19 @@ class World:
 
     def __repr__(self) -> str:
         kernel, net = self.kernel, self.desired.network
-        parts = (f"{net.interface} on {self.desired.bridge.index}, lease {self.desired.lease.address}, isolate {net.isolate}",
-                 f"anti_spoof {net.anti_spoof}", f"host end {kernel.seen.host_end}", f"inner {kernel.inner}",
-                 *map(str, kernel.inside.links), f"{kernel.inside.addresses}", f"{kernel.inside.routes}",
-                 f"{kernel.inside.neighbours}", f"host neighbours {kernel.seen.host_neighbours}", f"admitted {kernel.admitted}")
+        parts = (
+            f"{net.interface} on {self.desired.bridge.index}, lease {self.desired.lease.address}",
+            f"isolate {net.isolate}",
+            f"anti_spoof {net.anti_spoof}",
+            f"host end {kernel.seen.host_end}",
+            f"inner {kernel.inner}",
+            *map(str, kernel.inside.links),
+            f"{kernel.inside.addresses}",
+            f"{kernel.inside.routes}",
+            f"{kernel.inside.neighbours}",
+            f"host neighbours {kernel.seen.host_neighbours}",
+            f"admitted {kernel.admitted}",
+        )
         return "\n".join(("World:", *parts)).replace(f", traffic={Traffic()}", "")
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
@@ -132,7 +141,7 @@ def worlds(draw: st.DrawFn) -> World:
     desired = draw(attachments())
     paired = draw(st.booleans())
     host = draw(_host_ends(desired)) if paired or draw(st.booleans()) else None
-    inner = draw(st.sampled_from([INNER, 7])) if paired else None
+    inner = draw(st.sampled_from([INNER, 7]))
     taken = {INNER, 7} if paired or host is None else {host.peer}
     ipv6 = draw(_mostly(True, st.just(False)))
     links = [replace(LOOPBACK, up=draw(st.booleans()), ipv6=ipv6), *draw(_foreign_links(desired, host, taken))]
@@ -147,10 +156,10 @@ def worlds(draw: st.DrawFn) -> World:
     kernel = ModelKernel(
         Observed(desired.cookie, host, Inside(tuple(links)), draw(_some(addresses_of(desired.lease)))),
         desired.bridge,
-        inner,
+        inner if paired else None,
         guarded=desired.network.anti_spoof,
     )
-    device = inner or INNER
+    device = inner if paired else INNER
     addresses = draw(_some(_addresses(desired, device, [each.index for each in links])))
     routes = draw(_some(_routes(desired, device, [each.index for each in links])))
     neighbours = draw(_some(_neighbours(desired, device)))
@@ -172,12 +181,18 @@ def hindered_worlds(draw: st.DrawFn) -> World:
     kernel, desired = world.kernel, world.desired
     host = draw(_host_ends(desired))
     if draw(st.booleans()):
-        strange = draw(st.sampled_from([{"kind": "dummy"}, {"group": 0, "alias": "uplink of rack 7"}]))
-        kernel.seen = replace(kernel.seen, host_end=replace(host, **strange))
+        strange = (replace(host, kind="dummy"), replace(host, group=0, alias="uplink of rack 7"))
+        kernel.seen = replace(kernel.seen, host_end=draw(st.sampled_from(strange)))
         return world
     kernel.inner = None
-    stranger = link(8, desired.network.interface, draw(st.sampled_from(["veth", "dummy"])), peer=draw(st.just(host.index)))
-    kernel.seen = Observed(desired.cookie, draw(st.sampled_from([None, replace(host, kind="veth", group=LINK_GROUP)])), Inside((LOOPBACK, stranger)))
+    stranger = link(
+        8, desired.network.interface, draw(st.sampled_from(["veth", "dummy"])), peer=draw(st.just(host.index))
+    )
+    kernel.seen = Observed(
+        desired.cookie,
+        draw(st.sampled_from([None, replace(host, kind="veth", group=LINK_GROUP)])),
+        Inside((LOOPBACK, stranger)),
+    )
     return world
 
 
@@ -226,7 +241,9 @@ def _foreign_links(draw: st.DrawFn, desired: Attachment, host: Link | None, take
     free = [index for index in (INNER, 3, 4, 7) if index not in taken]
     peers = st.sampled_from([0, 3] if host is None else [0, 3, host.index])
     return [
-        link(free[place], name, draw(st.sampled_from(["veth", "dummy", "tun"])), up=draw(st.booleans()), peer=draw(peers))
+        link(
+            free[place], name, draw(st.sampled_from(["veth", "dummy", "tun"])), up=draw(st.booleans()), peer=draw(peers)
+        )
         for place, name in enumerate(names)
     ]
 
@@ -239,7 +256,11 @@ def _addresses(desired: Attachment, device: int, devices: list[int]) -> list[Add
 
 
 def _routes(desired: Attachment, device: int, devices: list[int]) -> list[Route]:
-    found = [Route(_family(gateway), b"", 0, gateway, device, metric) for gateway in desired.bridge.gateways for metric in (0, 1024, 50)]
+    found = [
+        Route(_family(gateway), b"", 0, gateway, device, metric)
+        for gateway in desired.bridge.gateways
+        for metric in (0, 1024, 50)
+    ]
     for address, prefix in desired.addresses:
         found.append(on_link(device, address, prefix, ON_LINK_METRIC[_family(address)]))
     for each in devices:
@@ -251,7 +272,9 @@ def _routes(desired: Attachment, device: int, devices: list[int]) -> list[Route]
 
 def _neighbours(desired: Attachment, device: int) -> list[Neighbour]:
     return [
-        Neighbour(device, gateway, mac) for gateway in desired.bridge.gateways for mac in (desired.bridge.mac, OTHER_MAC)
+        Neighbour(device, gateway, mac)
+        for gateway in desired.bridge.gateways
+        for mac in (desired.bridge.mac, OTHER_MAC)
     ]
 
 

@@ -1,0 +1,108 @@
+"""The text that is handed to nftables: what each option of a network puts into which set."""
+
+import re
+from dataclasses import replace
+from importlib.resources import files
+
+import pytest
+
+from agent.core.identity import host_end_name
+from agent.kernel.members import Member
+from agent.kernel.ruleset import Ruleset
+from agent.model import Cookie, Network, Port
+from tests.unit.worlds import lease_in, network
+
+WEB = network()
+LAB = network("lab", "10.9.0.0/24", "", bridge="vethd-lab")
+ONE: Member = (host_end_name(Cookie(1)), lease_in(WEB, 2))
+TWO: Member = (host_end_name(Cookie(2)), lease_in(WEB, 3))
+FOUR_ONLY: Member = (host_end_name(Cookie(3)), lease_in(LAB, 2))
+SET = re.compile(r"set (\w+) \{ type ([^;]*);(?: flags interval;)? (?:elements = \{ (.*) \};)? *\}")
+
+
+def render(*networks: Network, members: tuple[Member, ...] = ()) -> str:
+    return Ruleset().render(networks, members)
+
+
+def elements(text: str) -> dict[str, str]:
+    return {name: listed for name, _, listed in SET.findall(text)}
+
+
+def test_the_default_network() -> None:
+    assert elements(render(WEB)) == {
+        "bridges": '"vethd0"',
+        "nat4": "172.27.0.0/16",
+        "nat6": "fd00:7e74:1::/64",
+        "reach": '"vethd0" . "vethd0"',
+        "guarded": "",
+        "services": "",
+        "guests": "",
+        "members4": "",
+        "members6": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("networks", "changed"),
+    [
+        ([replace(WEB, nat=False)], {"nat4": "", "nat6": ""}),
+        ([replace(WEB, subnet6=None)], {"nat6": ""}),
+        ([replace(WEB, isolate=True)], {"reach": ""}),
+        ([replace(WEB, bridge="br-web")], {"bridges": '"br-web"', "reach": '"br-web" . "br-web"'}),
+        ([replace(WEB, host_access="none")], {"guarded": '"vethd0"'}),
+        (
+            [replace(WEB, host_access=(Port("tcp", 53), Port("udp", 53)))],
+            {"guarded": '"vethd0"', "services": '"vethd0" . tcp . 53, "vethd0" . udp . 53'},
+        ),
+        ([replace(WEB, host_access=())], {"guarded": '"vethd0"'}),
+        (
+            [WEB, LAB],
+            {
+                "bridges": '"vethd0", "vethd-lab"',
+                "nat4": "172.27.0.0/16, 10.9.0.0/24",
+                "reach": '"vethd0" . "vethd0", "vethd-lab" . "vethd-lab"',
+            },
+        ),
+        (
+            [replace(WEB, isolate=True, reach=("lab",)), replace(LAB, nat=False, host_access="none")],
+            {
+                "bridges": '"vethd0", "vethd-lab"',
+                "reach": '"vethd0" . "vethd-lab", "vethd-lab" . "vethd-lab"',
+                "guarded": '"vethd-lab"',
+            },
+        ),
+    ],
+)
+def test_what_an_option_changes(networks: list[Network], changed: dict[str, str]) -> None:
+    assert elements(render(*networks)) == elements(render(WEB)) | changed
+
+
+def test_members_are_host_end_mac_and_address_together() -> None:
+    found = elements(render(WEB, LAB, members=(ONE, TWO, FOUR_ONLY)))
+    one, two, three = ONE[0], TWO[0], FOUR_ONLY[0]
+    assert found["guests"] == f'"{one}", "{two}", "{three}"'
+    assert found["members4"] == (
+        f'"{one}" . 02:7e:ac:1b:00:02 . 172.27.0.2, "{two}" . 02:7e:ac:1b:00:03 . 172.27.0.3,'
+        f' "{three}" . 02:7e:0a:09:00:02 . 10.9.0.2'
+    )
+    assert found["members6"] == (
+        f'"{one}" . 02:7e:ac:1b:00:02 . fd00:7e74:1::2, "{two}" . 02:7e:ac:1b:00:03 . fd00:7e74:1::3'
+    )
+
+
+def test_only_the_sets_differ_there_is_no_rule_per_network_or_namespace() -> None:
+    lone = render(WEB)
+    crowd = render(WEB, replace(LAB, host_access="none"), members=(ONE, TWO, FOUR_ONLY))
+    assert SET.sub("", lone) == SET.sub("", crowd)
+    template = files("agent.kernel").joinpath("ruleset.nft").read_text()
+    assert re.sub(r"\s*set .*", "", template) == re.sub(r"\s*set .*", "", lone)
+
+
+def test_both_tables_are_replaced_whole_in_one_transaction() -> None:
+    text = render(WEB)
+    for family in ("inet", "bridge"):
+        first, gone, again = (text.index(line) for line in (
+            f"table {family} vethd\n", f"delete table {family} vethd\n", f"table {family} vethd {{",
+        ))  # fmt: skip
+        assert first < gone < again
+    assert text.count("table ") == 6
