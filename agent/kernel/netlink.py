@@ -184,6 +184,10 @@ class Netlink:
                 self._socket.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return True
+            except OSError as error:
+                # An overrun says that something happened, like a message.
+                if error.errno != errno.ENOBUFS:
+                    raise
 
     def exchange(self, requests: Sequence[Request]) -> list[Answer]:
         """Send requests in as few datagrams as can be and return their answers in the same order.

@@ -16,7 +16,7 @@ _SCRIPTS = Path(__file__).parent / "shell"
 
 
 class PeerFailed(Exception):
-    """A peer's command did not succeed; the message is what it said."""
+    """A peer's command did not succeed; the message is what it said, in one line."""
 
 
 class Script(Contender):
@@ -129,10 +129,11 @@ def _address(prefix: str, number: int) -> str:
     return f"{prefix}.{high}.{low}"
 
 
-def _run(command: list[str], told: str = "", environment: dict[str, str] | None = None) -> None:
+def _run(command: list[str], given: str = "", environment: dict[str, str] | None = None) -> None:
     refuse_initial_namespace()
     done = subprocess.run(
-        command, input=told, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
+        command, input=given, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise PeerFailed(f"{' '.join(command)}: exit code {done.returncode}: {done.stdout}{done.stderr}")
+        told = " ".join(f"{done.stdout} {done.stderr}".split())
+        raise PeerFailed(f"{' '.join(command)}: exit code {done.returncode}: {told}")
