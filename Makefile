@@ -8,7 +8,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-DEBIAN       := python3-venv libnftables1 nftables iproute2 conntrack iputils-ping strace iptables
+DEBIAN       := python3-venv libnftables1 nftables iproute2 conntrack iputils-ping strace iptables \
+                chromium chromium-driver
 DEBIAN_BENCH := containernetworking-plugins netavark
 
 PREFIX := /opt/vethd

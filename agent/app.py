@@ -18,6 +18,7 @@ from agent.core.ledger import Books
 from agent.errors import ConfigError, VethdError
 from agent.export import log
 from agent.export.metrics import Metrics
+from agent.export.sampler import Sampler
 from agent.export.server import Server
 from agent.kernel import faults
 from agent.kernel.crew import Crew
@@ -35,6 +36,7 @@ from agent.state.leases import LeaseFile, Memory
 from agent.state.traffic import TrafficFile
 
 _STATE_SETTLE_SECONDS: Final = 1.0
+_LAG_SECONDS: Final = 1.0
 # The worker threads are woken by the loop for tiny tasks: a long interval would be their latency.
 _SWITCH_SECONDS: Final = 0.0005
 
@@ -63,13 +65,15 @@ class _App:
         self._namespaces = Namespaces()
         self._world = World(config, self._namespaces.host)
         self._bulletin = Bulletin()
-        self._metrics = Metrics(self._world)
+        self._lag = 0.0
+        sampler = Sampler(self._world)
+        self._metrics = Metrics(self._world, lambda: sampler.table, lambda: self._lag)
         self._bulletin.listen(self._metrics.on_notice)
         self._bulletin.listen(log.on_notice)
         self._bulletin.listen(self._on_notice)
         self._crew = Crew(self._namespaces, faults.on_step())
         self._reconciler = Reconciler(self._world, self._crew, self._bulletin)
-        self._server = Server(self._world, self._bulletin, self._metrics, lambda: self._ready)
+        self._server = Server(self._world, self._bulletin, self._metrics, sampler, lambda: self._ready)
         self._lease_file = LeaseFile(config.state_dir)
         self._traffic_file = TrafficFile(config.state_dir)
         self._state_changed = asyncio.Event()
@@ -116,6 +120,7 @@ class _App:
             group.create_task(self._reconciler.run(), name="reconciler")
             group.create_task(self._keep_state_now_and_then(), name="state")
             group.create_task(_feed_watchdog(), name="watchdog")
+            group.create_task(self._measure_lag(), name="lag")
             await self._reconciler.host_stands.wait()
             await self._reconciler.settled()
             self._reconciler.take_down_strays()
@@ -130,6 +135,14 @@ class _App:
                 ms=round((time.monotonic() - self._started) * 1000, 3),
             )
             notify("READY=1")
+
+    async def _measure_lag(self) -> None:
+        """See once a second how late the loop calls back."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_SECONDS
+            await asyncio.sleep(_LAG_SECONDS)
+            self._lag = max(0.0, loop.time() - due)
 
     def _reload(self) -> None:
         former = self._world.config

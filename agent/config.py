@@ -1,5 +1,6 @@
 """The TOML config: read, checked whole, turned into frozen values. The file is never half applied."""
 
+import math
 import os
 import re
 import tomllib
@@ -45,6 +46,8 @@ class Config:
     networks: tuple[Network, ...]
     metrics_host: str
     metrics_port: int
+    conntrack_interval: float
+    conntrack_accounting: bool
 
 
 def locate(explicit: Path | None) -> Path | None:
@@ -92,6 +95,8 @@ def parse(raw: Mapping[str, object], source: Path | None) -> Config:
         networks=_networks(top),
         metrics_host=host,
         metrics_port=port,
+        conntrack_interval=metrics.take("conntrack_interval", _seconds, 5.0, "seconds, more than 0"),
+        conntrack_accounting=metrics.take("conntrack_accounting", _boolean, False, "true or false"),
     )
     for table in (agent, discovery, metrics, top):
         table.refuse_the_rest()
@@ -235,6 +240,12 @@ def _directories(value: object) -> tuple[Path, ...]:
     if not paths:
         raise ValueError
     return paths
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError
+    return float(value)
 
 
 def _listen(value: object) -> tuple[str, int]:

@@ -7,7 +7,7 @@ together with the namespace they were read in.
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import Final, Literal, NewType
+from typing import Final, Literal, NamedTuple, NewType
 
 Cookie = NewType("Cookie", int)
 """The identity of a network namespace: SO_NETNS_COOKIE, never reused until reboot (socket(7))."""
@@ -104,9 +104,11 @@ class Neighbour:
     mac: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Counters of one device as the kernel tells them, from the device's own side."""
+class Traffic(NamedTuple):
+    """Counters of one device as the kernel tells them, from the device's own side.
+
+    A tuple, since thousands of them are made at every scrape.
+    """
 
     rx_bytes: int = 0
     rx_packets: int = 0

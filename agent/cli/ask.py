@@ -59,6 +59,13 @@ def watch(options: argparse.Namespace) -> int:
     raise AgentNotRunning("the agent has stopped")
 
 
+def top(options: argparse.Namespace) -> int:
+    """``vethd top``: until q, Ctrl-C or SIGTERM; 4 when the agent ends."""
+    from agent.cli import top
+
+    return top.run(_client(options), options.sort, options.interval, once=options.once, as_json=options.json)
+
+
 def explain(options: argparse.Namespace) -> int:
     """``vethd explain NAME``: 1 when NAME was never seen."""
     name = _name(options.name)

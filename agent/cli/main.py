@@ -22,6 +22,8 @@ example:
 """
 
 LONGEST_WAIT = 86_400  # what the agent takes
+SHORTEST_INTERVAL = 0.1
+SORTS = ("use", "receive", "transmit", "packets", "connections", "name", "network")
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -96,6 +98,18 @@ def build_parser() -> _Parser:
 
     command("watch", ask.watch, "show events as they happen", "vethd watch --json | jq .name", json=True)
 
+    top = command(
+        "top",
+        ask.top,
+        "show what each namespace receives and sends, live",
+        "vethd top --sort transmit",
+        "On a terminal keys sort, which its last line names, and q ends it.",
+        json=True,
+    )
+    top.add_argument("--sort", choices=SORTS, default="use", help="biggest first; use: both directions (default: use)")
+    top.add_argument("--interval", metavar="S", type=_interval, default=1.0, help="seconds between looks (default: 1)")
+    top.add_argument("--once", action="store_true", help="one table, of one interval, and end")
+
     explain = command(
         "explain",
         ask.explain,
@@ -135,6 +149,13 @@ def _seconds(text: str) -> float:
         seconds = -1.0
     if not 0 <= seconds <= LONGEST_WAIT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {LONGEST_WAIT}")
+    return seconds
+
+
+def _interval(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds < SHORTEST_INTERVAL:
+        raise argparse.ArgumentTypeError(f"{text!r} is below {SHORTEST_INTERVAL} seconds")
     return seconds
 
 

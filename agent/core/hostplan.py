@@ -12,6 +12,8 @@ from agent.model import Address, Bridge, Link, Network, Route, Uplink
 
 FORWARDING: Final = "net/ipv4/ip_forward"
 FORWARDING6: Final = "net/ipv6/conf/all/forwarding"
+ACCOUNTING: Final = "net/netfilter/nf_conntrack_acct"
+SETTINGS: Final = (FORWARDING, FORWARDING6, ACCOUNTING)
 _RESTORE: Final = " restore "
 _DEFAULT_MTU: Final = 1500
 
@@ -78,7 +80,9 @@ class WriteSetting:
 HostStep = MakeBridge | SetBridge | AddBridgeAddress | AddBridgeRoute | WriteSetting
 
 
-def host_plan(networks: Sequence[Network], seen: HostSeen, originals: Mapping[str, str]) -> tuple[HostStep, ...]:
+def host_plan(
+    networks: Sequence[Network], seen: HostSeen, originals: Mapping[str, str], accounting: bool = False
+) -> tuple[HostStep, ...]:
     """Return the steps from what is seen to what the networks need.
 
     ``originals`` are the settings as they were before vethd; they are written into the
@@ -87,7 +91,7 @@ def host_plan(networks: Sequence[Network], seen: HostSeen, originals: Mapping[st
     """
     return (
         *(step for network in networks for step in _bridge(network, seen, originals)),
-        *_settings(networks, seen),
+        *_settings(needed_settings(networks, accounting), seen),
     )
 
 
@@ -115,12 +119,14 @@ def originals_in(alias: str) -> dict[str, str]:
     """Read the original settings back from a bridge's alias."""
     _, found, listed = alias.partition(_RESTORE)
     pairs = (item.partition("=") for item in listed.split()) if found else ()
-    return {name: value for name, _, value in pairs}
+    return {name: value for name, _, value in pairs if name in SETTINGS}
 
 
-def needed_settings(networks: Sequence[Network]) -> dict[str, str]:
-    """Return the kernel settings that the networks need."""
+def needed_settings(networks: Sequence[Network], accounting: bool = False) -> dict[str, str]:
+    """Return the kernel settings that the networks need, and conntrack's accounting if wanted."""
     needed = {FORWARDING: "1"}
+    if accounting:
+        needed[ACCOUNTING] = "1"
     if any(network.subnet6 for network in networks):
         needed[FORWARDING6] = "1"
     return needed
@@ -177,8 +183,8 @@ def _is_routed(found: Address, address: IPv4Interface | IPv6Interface, routes: f
     )
 
 
-def _settings(networks: Sequence[Network], seen: HostSeen) -> Iterator[HostStep]:
-    for name, value in needed_settings(networks).items():
+def _settings(needed: Mapping[str, str], seen: HostSeen) -> Iterator[HostStep]:
+    for name, value in needed.items():
         if seen.settings.get(name) not in {value, None}:
             yield WriteSetting(name, value)
 

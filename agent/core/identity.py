@@ -4,6 +4,7 @@ Nothing here needs memory. The host end's name holds the namespace's cookie, its
 leased address, its alias the name, so that one dump of the links tells who owns what.
 """
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
@@ -26,6 +27,7 @@ _HOST_END_MAC: Final = b"\x06\x7e"
 _NETNS_MAC: Final = b"\x02\x7e"
 
 
+@lru_cache(maxsize=1 << 14)
 def host_end_name(cookie: Cookie) -> str:
     """Return the device name of a namespace's host end: 15 bytes, a permutation of the cookie."""
     value = cookie * _SPREAD % _WORD

@@ -1,13 +1,13 @@
 """What every namespace carried, also when its device was made anew, and what all carried together."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from operator import attrgetter, le
+from dataclasses import dataclass, replace
+from operator import le
+from typing import Final
 
 from agent.model import Cookie, Traffic
 
-_FIELDS = tuple(field.name for field in fields(Traffic))
-_counters = attrgetter(*_FIELDS)
+_NOTHING: Final = Traffic()
 
 
 @dataclass(slots=True)
@@ -89,7 +89,9 @@ class Ledger:
     def carried(self, cookie: Cookie) -> Traffic | None:
         """Return what a namespace carried so far."""
         account = self._accounts.get(cookie)
-        return None if account is None else total((account.carried, account.last))
+        if account is None:
+            return None
+        return account.last if account.carried == _NOTHING else total((account.carried, account.last))
 
     def totals(self) -> Iterator[tuple[str, Traffic]]:
         """Yield what each network carried, namespaces that are gone included."""
@@ -102,22 +104,12 @@ class Ledger:
 
 def mirrored(traffic: Traffic) -> Traffic:
     """Return the counters as the other end of the pair sees them."""
-    return Traffic(
-        rx_bytes=traffic.tx_bytes,
-        rx_packets=traffic.tx_packets,
-        rx_errors=traffic.tx_errors,
-        rx_dropped=traffic.tx_dropped,
-        tx_bytes=traffic.rx_bytes,
-        tx_packets=traffic.rx_packets,
-        tx_errors=traffic.rx_errors,
-        tx_dropped=traffic.rx_dropped,
-    )
+    return Traffic(*traffic[4:], *traffic[:4])
 
 
 def total(parts: Iterable[Traffic]) -> Traffic:
     """Return the sum of counters."""
-    listed = list(parts)
-    return Traffic(*(sum(getattr(part, name) for part in listed) for name in _FIELDS))
+    return Traffic(*map(sum, zip(*parts, strict=True)))
 
 
 def _later(one: Traffic, other: Traffic) -> Traffic:
@@ -125,5 +117,4 @@ def _later(one: Traffic, other: Traffic) -> Traffic:
 
     Samples may come out of turn, and half of one is 0 once the other end of the pair is gone.
     """
-    before, after = _counters(one), _counters(other)
-    return other if all(map(le, before, after)) else Traffic(*map(max, before, after))
+    return other if all(map(le, one, other)) else Traffic(*map(max, one, other))

@@ -1,8 +1,9 @@
-"""Every metric of vethd, in one registry."""
+"""Every metric that there is not per namespace, in one registry; those are in families.py."""
 
 import platform
+import time
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -14,26 +15,32 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from agent import __version__
-from agent.core.identity import printable
-from agent.core.roster import Record
+from agent.export.exposition import render
+from agent.export.families import namespace_families
 from agent.export.views import STATES, attached
+from agent.kernel.flows import Table
 from agent.model import Traffic
 from agent.reconciler.world import World
 
 _PLUMB_BUCKETS = (0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-_DIRECTIONS = (("receive", "rx"), ("transmit", "tx"))
-_KINDS = (("bytes", "bytes"), ("packets", "packets"), ("errs", "errors"), ("drop", "dropped"))
-_LABELS = ("netns", "network", "device")
+_BRIDGE_PORTS = 1023
+_EOF = b"# EOF\n"
 
 
 class Metrics:
-    """The registry, and the counters that notices drive."""
+    """The registry, the counters that notices drive, and the whole of a scrape.
 
-    def __init__(self, world: World) -> None:
+    ``table`` returns what was read of conntrack's table last, ``lag`` by how many seconds the
+    loop was late last.
+    """
+
+    def __init__(self, world: World, table: Callable[[], Table], lag: Callable[[], float]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._world = world
         self.registry = CollectorRegistry()
         self._plumb = Histogram(
             "vethd_plumb_duration_seconds",
@@ -50,14 +57,17 @@ class Metrics:
         self._repairs = Counter(
             "vethd_drift_repaired", "Repairs of what others changed, by kind.", ("kind",), registry=self.registry
         )
-        self._dropped = Counter(
-            "vethd_events_dropped", "Times that events of a source were lost.", ("source",), registry=self.registry
-        )
-        for source in ("inotify", "rtnetlink", "nftables"):
-            self._dropped.labels(source)
-        self.registry.register(_WorldCollector(world))
+        self.registry.register(_WorldCollector(world, table, lag))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Return everything as text in the format that an Accept header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        openmetrics = content_type.startswith("application/openmetrics-text")
+        body = encode(self.registry).removesuffix(_EOF)
+        body += render(namespace_families(self._world), openmetrics).encode()
+        return (body + _EOF if openmetrics else body), content_type
 
     def on_notice(self, notice: Mapping[str, Any]) -> None:
         """Count what happened."""
@@ -69,29 +79,37 @@ class Metrics:
             case "repaired" | "host-repaired":
                 for kind in notice["kinds"]:
                     self._repairs.labels(kind).inc()
-            case "dropped":
-                self._dropped.labels(notice["source"]).inc()
 
 
 class _WorldCollector(Collector):
-    """What is read at every scrape, from the agent's memory alone."""
+    """What is read at every scrape from the agent's memory."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, table: Callable[[], Table], lag: Callable[[], float]) -> None:
         self._world = world
+        self._table = table
+        self._lag = lag
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._build()
-        yield from self._namespaces()
+        yield from self._agent()
         yield from self._networks()
-        yield from self._traffic()
         yield from self._totals()
+        yield from self._conntrack()
 
-    def _build(self) -> Iterator[Metric]:
+    def _agent(self) -> Iterator[Metric]:
+        world = self._world
         info = GaugeMetricFamily("vethd_build_info", "Version of vethd and of Python.", labels=("version", "python"))
         info.add_metric((__version__, platform.python_version()), 1)
         yield info
+        yield _labelled_counter("vethd_events", "Events taken, by source.", "source", world.heard)
+        lost = {source: world.dropped.get(source, 0) for source in ("inotify", "rtnetlink", "nftables")}
+        yield _labelled_counter("vethd_events_dropped", "Times that events of a source were lost.", "source", lost)
+        yield GaugeMetricFamily("vethd_queue_length", "Names that wait to be looked at, or are.", world.queued)
+        yield GaugeMetricFamily("vethd_loop_lag_seconds", "How late the event loop was last.", self._lag())
+        yield GaugeMetricFamily(
+            "vethd_last_resync_timestamp_seconds", "When everything was looked at last.", world.resynced or time.time()
+        )
 
-    def _namespaces(self) -> Iterator[Metric]:
+    def _networks(self) -> Iterator[Metric]:
         counts = GaugeMetricFamily("vethd_namespaces", "Namespaces by network and state.", labels=("network", "state"))
         tally: Tally[tuple[str, str]] = Tally((record.network or "", record.state) for record in self._world.roster)
         for network in self._world.config.networks:
@@ -100,60 +118,48 @@ class _WorldCollector(Collector):
         for labels, count in sorted(tally.items()):
             counts.add_metric(labels, count)
         yield counts
-        info = GaugeMetricFamily(
-            "vethd_netns_info",
-            "What identifies a networked namespace.",
-            labels=("netns", "network", "source", "device", "address", "address6"),
-        )
-        for record in self._ready():
-            if record.attachment is None:
-                continue
-            lease = record.attachment.lease
-            addresses = (str(lease.address), str(lease.address6 or ""))
-            info.add_metric((printable(record.name), record.network or "", "named", record.device or "", *addresses), 1)
-        yield info
-
-    def _networks(self) -> Iterator[Metric]:
         leases = GaugeMetricFamily("vethd_leases", "Addresses in use.", labels=("network",))
+        free = GaugeMetricFamily("vethd_leases_free", "Addresses that are not in use.", labels=("network",))
         capacity = GaugeMetricFamily("vethd_lease_capacity", "Addresses that can be in use.", labels=("network",))
         ports = GaugeMetricFamily("vethd_bridge_ports", "Namespaces on a bridge.", labels=("device",))
-        on_bridge = Tally(record.network for record in self._ready())
+        on_bridge = Tally(record.network for record in attached(self._world))
         for network in self._world.config.networks:
-            leases.add_metric((network.name,), len(self._world.leases[network.name]))
+            held = len(self._world.leases[network.name])
+            leases.add_metric((network.name,), held)
+            free.add_metric((network.name,), network.capacity - held)
             capacity.add_metric((network.name,), network.capacity)
             ports.add_metric((network.bridge,), on_bridge[network.name])
-        yield from (leases, capacity, ports)
-
-    def _traffic(self) -> Iterator[Metric]:
-        carried = [
-            ((printable(record.name), record.network or "", record.device or ""), traffic)
-            for record in self._ready()
-            if record.cookie is not None and (traffic := self._world.ledger.carried(record.cookie)) is not None
-        ]
-        for direction, side in _DIRECTIONS:
-            for kind, counter in _KINDS:
-                family = CounterMetricFamily(
-                    f"vethd_network_{direction}_{kind}",
-                    f"{kind} that namespaces {direction}, as they see it.",
-                    labels=_LABELS,
-                )
-                for labels, traffic in carried:
-                    family.add_metric(labels, getattr(traffic, f"{side}_{counter}"))
-                yield family
+        yield from (leases, free, capacity, ports)
+        yield GaugeMetricFamily("vethd_bridge_ports_limit", "Ports that a bridge can have.", _BRIDGE_PORTS)
 
     def _totals(self) -> Iterator[Metric]:
         totals = dict(self._world.ledger.totals())
-        for direction, side in _DIRECTIONS:
+        for direction, side in (("receive", "rx"), ("transmit", "tx")):
             for kind in ("bytes", "packets"):
-                family = CounterMetricFamily(
+                sums = {
+                    network.name: getattr(totals.get(network.name, Traffic()), f"{side}_{kind}")
+                    for network in self._world.config.networks
+                }
+                yield _labelled_counter(
                     f"vethd_network_total_{direction}_{kind}",
                     f"{kind} that all namespaces of a network {direction}, those that are gone included.",
-                    labels=("network",),
+                    "network",
+                    sums,
                 )
-                for network in self._world.config.networks:
-                    traffic = totals.get(network.name, Traffic())
-                    family.add_metric((network.name,), getattr(traffic, f"{side}_{kind}"))
-                yield family
 
-    def _ready(self) -> Iterator[Record]:
-        return attached(self._world)
+    def _conntrack(self) -> Iterator[Metric]:
+        table = self._table()
+        yield GaugeMetricFamily("vethd_conntrack_table_entries", "Entries of the host's table.", table.entries)
+        yield GaugeMetricFamily("vethd_conntrack_table_limit", "Entries that the table can hold.", table.limit)
+        for name in sorted({name for each in table.statistics for name in each}):
+            by_processor = {str(cpu): each.get(name, 0) for cpu, each in enumerate(table.statistics)}
+            yield _labelled_counter(
+                f"vethd_conntrack_stat_{name}", f"The kernel's own count of {name}.", "cpu", by_processor
+            )
+
+
+def _labelled_counter(name: str, help_text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=(label,))
+    for value, count in values.items():
+        family.add_metric((value,), count)
+    return family

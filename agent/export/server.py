@@ -15,13 +15,14 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client.exposition import choose_encoder
 
 from agent.core.roster import Record
 from agent.errors import HostError
 from agent.export import views
+from agent.export.live import Live
 from agent.export.metrics import Metrics
-from agent.kernel.counters import read_traffic
+from agent.export.sampler import Sampler
+from agent.export.web import KEEPALIVE_SECONDS, Page, Site, guard, secure
 from agent.reconciler.bulletin import Bulletin, Notice
 from agent.reconciler.world import World
 
@@ -37,13 +38,17 @@ _Response = web.StreamResponse
 class Server:
     """Answers questions about the world; changes nothing."""
 
-    def __init__(self, world: World, bulletin: Bulletin, metrics: Metrics, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, world: World, bulletin: Bulletin, metrics: Metrics, sampler: Sampler, is_ready: Callable[[], bool]
+    ) -> None:
         self._world = world
         self._bulletin = bulletin
         self._metrics = metrics
+        self._sampler = sampler
         self._is_ready = is_ready
         self._started = time.monotonic()
         self._runners: list[web.AppRunner] = []
+        self.live = Live(world, bulletin, lambda: views.status(world, self._started, is_ready()))
 
     async def start(self) -> None:
         """Begin to listen on the control socket and on the metrics address. Raises HostError."""
@@ -53,6 +58,7 @@ class Server:
             [
                 web.get("/v1/status", self._status),
                 web.get("/v1/namespaces", self._namespaces),
+                web.get("/v1/traffic", self._traffic),
                 web.post("/v1/namespace", self._namespace),
                 web.post("/v1/wait", self._wait),
                 web.post("/v1/explain", self._explain),
@@ -61,18 +67,27 @@ class Server:
             ]
         )
         await self._listen(control, lambda runner: _unix_site(runner, config.socket, config.socket_group))
-        public = web.Application(client_max_size=_BODY_BYTES)
+        public = web.Application(client_max_size=_BODY_BYTES, middlewares=[guard(self._world)])
+        public.on_response_prepare.append(secure)
         public.add_routes([web.get("/metrics", self._scrape), web.get("/healthz", self._healthz)])
+        public.add_routes(Page(self.live).routes())
         await self._listen(public, lambda runner: _tcp_site(runner, config.metrics_host, config.metrics_port))
 
     async def close(self) -> None:
         """Stop listening, and end what is still being answered."""
+        self.live.close()
         for runner in self._runners:
             await runner.cleanup()
         self._world.config.socket.unlink(missing_ok=True)
 
     async def _listen(self, app: web.Application, make: Callable[[web.AppRunner], Any]) -> None:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handler_cancellation=True)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+            handler_cancellation=True,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+        )
         await runner.setup()
         self._runners.append(runner)
         await make(runner)
@@ -82,6 +97,10 @@ class Server:
 
     async def _namespaces(self, _: _Request) -> _Response:
         return _json({"namespaces": views.namespaces(self._world)})
+
+    async def _traffic(self, _: _Request) -> _Response:
+        await self._sampler.sample()
+        return _json(views.traffic(self._world))
 
     async def _namespace(self, request: _Request) -> _Response:
         record = self._world.roster.find(_name(await _body(request)))
@@ -140,10 +159,9 @@ class Server:
         return _json({"status": "ok"})
 
     async def _scrape(self, request: _Request) -> _Response:
-        traffic = await asyncio.to_thread(read_traffic)
-        self._world.sample(traffic)
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._metrics.registry), headers={"Content-Type": content_type})
+        await self._sampler.sample()
+        body, content_type = self._metrics.scrape(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 async def _unix_site(runner: web.AppRunner, path: Path, group: str | None) -> None:
@@ -182,7 +200,7 @@ def _mode(mode: int) -> Iterator[None]:
 
 async def _tcp_site(runner: web.AppRunner, host: str, port: int) -> None:
     try:
-        await web.TCPSite(runner, host, port).start()
+        await Site(runner, host, port).start()
     except OSError as error:
         raise HostError(f"{host}:{port}: cannot listen: {error.strerror}; set metrics.listen") from error
 

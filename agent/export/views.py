@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agent import __version__
 from agent.core.roster import Record
-from agent.model import Network
+from agent.model import Network, Traffic
 from agent.reconciler.world import World
 
 View = dict[str, Any]
@@ -45,6 +45,25 @@ def attached(world: World) -> Iterator[Record]:
 def namespaces(world: World) -> list[View]:
     """All names, sorted."""
     return [namespace(world, record) for record in sorted(world.roster, key=lambda record: record.path)]
+
+
+def traffic(world: World) -> View:
+    """What every networked namespace carried by the last sample; ``time`` is Unix time, bytes and packets count up."""
+    return {"time": time.time(), "namespaces": [_traffic(world, record) for record in attached(world)]}
+
+
+def _traffic(world: World, record: Record) -> View:
+    carried = (None if record.cookie is None else world.ledger.carried(record.cookie)) or Traffic()
+    return {
+        "name": record.name,
+        "network": record.network,
+        "device": record.device,
+        "receive_bytes": carried.rx_bytes,
+        "transmit_bytes": carried.tx_bytes,
+        "receive_packets": carried.rx_packets,
+        "transmit_packets": carried.tx_packets,
+        "connections": 0 if record.cookie is None else world.connections.total(record.cookie),
+    }
 
 
 def explanation(world: World, name: str) -> View | None:

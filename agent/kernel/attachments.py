@@ -16,7 +16,7 @@ from agent.kernel import decode, messages, sysctl
 from agent.kernel.awaiting import await_carrier, await_local_address
 from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle, Namespaces
-from agent.kernel.netlink import Answer, Netlink, Request
+from agent.kernel.netlink import NETLINK_NETFILTER, Answer, Netlink, Request
 from agent.kernel.rtnetlink import AF_INET, AF_INET6
 from agent.model import Inside, Lease, Link, Observed
 
@@ -39,15 +39,16 @@ class Attachments:
 
     def __init__(self, namespaces: Namespaces, on_step: Callable[[Step], None] | None = None) -> None:
         self._namespaces = namespaces
-        self._members = Members()
+        self._netfilter = Netlink(NETLINK_NETFILTER)
+        self._members = Members(self._netfilter)
         self._netlink = Netlink()
         self._on_step = on_step
-        self.member_port = self._members.port
+        self.netfilter_port = self._netfilter.port
 
     def close(self) -> None:
         """Close the host's socket."""
         self._netlink.close()
-        self._members.close()
+        self._netfilter.close()
 
     def observe(self, path: str, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
         """Enter the namespace mounted on ``path`` and read it, with its host end.

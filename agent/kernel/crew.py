@@ -17,9 +17,9 @@ from agent.kernel.host import apply_host, host_links, observe_host
 from agent.kernel.members import Member
 from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import Netlink
-from agent.kernel.reaper import Reaper, Removal
+from agent.kernel.reaper import Last, Reaper, Removal
 from agent.kernel.ruleset import Ruleset
-from agent.model import Lease, Link, Network, Observed, Traffic
+from agent.model import Lease, Link, Network, Observed
 
 _Result = TypeVar("_Result")
 
@@ -35,13 +35,13 @@ class Crew:
         self._host = Netlink()
         self._plumber_thread = ThreadPoolExecutor(1, "plumber")
         self._reaper_thread = ThreadPoolExecutor(1, "reaper")
-        self._removals: list[tuple[Removal, asyncio.Future[Traffic | None]]] = []
+        self._removals: list[tuple[Removal, asyncio.Future[Last]]] = []
         self._reaping: asyncio.Task[None] | None = None
 
     @property
     def own_ports(self) -> tuple[int, int]:
         """The netlink port ids from which set elements are changed."""
-        return self._attachments.member_port, self._reaper.member_port
+        return self._attachments.netfilter_port, self._reaper.netfilter_port
 
     async def observe(self, path: str, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
         """See Attachments.observe."""
@@ -71,12 +71,12 @@ class Crew:
         """See Ruleset.is_loaded."""
         return await self._plumb(self._ruleset.is_loaded)
 
-    async def remove(self, removal: Removal) -> Traffic | None:
+    async def remove(self, removal: Removal) -> Last:
         """Take an attachment down, together with all others that are asked for meanwhile.
 
-        Returns its last traffic, None when its device was gone. Raises KernelError.
+        Raises KernelError.
         """
-        done: asyncio.Future[Traffic | None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Last] = asyncio.get_running_loop().create_future()
         self._removals.append((removal, done))
         if self._reaping is None:
             self._reaping = asyncio.create_task(self._reap(), name="reap")

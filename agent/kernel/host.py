@@ -8,8 +8,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from agent.core.hostplan import (
-    FORWARDING,
-    FORWARDING6,
+    SETTINGS,
     AddBridgeAddress,
     AddBridgeRoute,
     HostSeen,
@@ -37,7 +36,7 @@ def observe_host(netlink: Netlink, networks: Sequence[Network]) -> HostSeen:
         bridges={network.bridge: read_link(netlink, network.bridge) for network in networks},
         addresses=frozenset(decode.address(each) for each in netlink.dump(messages.dump_addresses())),
         routes=routes,
-        settings={name: sysctl.read(name) for name in (FORWARDING, FORWARDING6)},
+        settings={name: sysctl.read(name) for name in SETTINGS},
         uplink=_uplink(netlink, routes),
     )
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from agent.core.identity import netns_mac
 from agent.errors import KernelError
-from agent.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Netlink, Request, nested, text
+from agent.kernel.netlink import NLM_F_CREATE, Netlink, Request, nested, text
 from agent.kernel.netlink import attribute as plain
 from agent.model import TABLE, Lease
 
@@ -30,15 +30,10 @@ _DEVICE_BYTES: Final = 16
 
 
 class Members:
-    """Adds and removes members; blocking, for one thread."""
+    """Adds and removes members through a netfilter socket; blocking, for one thread."""
 
-    def __init__(self) -> None:
-        self._netlink = Netlink(NETLINK_NETFILTER)
-        self.port = self._netlink.port
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._netlink.close()
+    def __init__(self, netlink: Netlink) -> None:
+        self._netlink = netlink
 
     def admit(self, member: Member) -> None:
         """Let a namespace's own addresses and MAC pass; again is no error. Raises KernelError."""

@@ -50,6 +50,7 @@ _NFNL_MSG_BATCH_END: Final = 0x11
 _NFTABLES_BATCH: Final = struct.pack("=BB", 0, 0) + struct.pack(">H", 10)
 _ERRNO: Final = struct.Struct("=i")
 _RECEIVE_SIZE: Final = 1 << 16
+_DONE_BYTES: Final = 20
 _ANSWER_SECONDS: Final = 5
 _DUMP_TRIES: Final = 30
 # The answers of so many requests fit the receive buffer (net.core.rmem_default).
@@ -287,18 +288,45 @@ class Netlink:
                     raise KernelError(request.what, code, detail)
                 return payloads, consistent
 
+    def datagrams(self, request: Request) -> Iterator[bytes]:
+        """Yield the datagrams of a dump as they come, the last one ends with NLMSG_DONE.
+
+        For tables so large that the caller decodes them himself. Raises KernelError.
+        """
+        self._sequence += 1
+        self._socket.send(_frame(request, self._sequence, NLM_F_DUMP))
+        while True:
+            data = self._receive_datagram(request.what)
+            _, kind, _, _, _ = HEADER.unpack_from(data)
+            if kind == NLMSG_ERROR:
+                code, detail = _verdict(next(messages(data)))
+                raise KernelError(request.what, code, detail)
+            yield data
+            if _ends_dump(data, self._sequence):
+                return
+
     def _receive(self, what: str) -> Iterator[Message]:
+        return messages(self._receive_datagram(what))
+
+    def _receive_datagram(self, what: str) -> bytes:
         try:
-            datagram = self._socket.recv(_RECEIVE_SIZE)
+            return self._socket.recv(_RECEIVE_SIZE)
         except BlockingIOError as error:
             raise KernelError(what, errno.ETIMEDOUT, "no answer") from error
-        return messages(datagram)
 
 
 def _frame(request: Request, sequence: int, flags: int) -> bytes:
     length = 16 + len(request.body)
     header = HEADER.pack(length, request.kind, request.flags | NLM_F_REQUEST | flags, sequence, 0)
     return header + request.body + bytes(-length % 4)
+
+
+def _ends_dump(data: bytes, sequence: int) -> bool:
+    """Tell whether a datagram's last message is NLMSG_DONE: header and an errno, 20 bytes."""
+    if len(data) < _DONE_BYTES:
+        return False
+    length, kind, _, found, _ = HEADER.unpack_from(data, len(data) - _DONE_BYTES)
+    return (length, kind, found) == (_DONE_BYTES, NLMSG_DONE, sequence)
 
 
 def _verdict(message: Message) -> tuple[int, str]:

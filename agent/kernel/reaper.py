@@ -6,7 +6,7 @@ plumber, and takes as many at a time as there are.
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.core.identity import is_ours
@@ -14,7 +14,8 @@ from agent.errors import KernelError
 from agent.kernel import conntrack, messages
 from agent.kernel.attachments import read_link
 from agent.kernel.members import Members
-from agent.kernel.netlink import Netlink
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
+from agent.kernel.openings import forget_openings, read_openings
 from agent.model import DOOMED_GROUP, Lease, Traffic
 
 
@@ -28,33 +29,42 @@ class Removal:
     admitted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Last:
+    """What a namespace had carried at its end; ``traffic`` is None when its device was gone."""
+
+    traffic: Traffic | None
+    opened: int
+    accepted: int
+
+
 class Reaper:
     """Removes host ends, set elements, neighbour entries and connections."""
 
     def __init__(self) -> None:
-        self._members = Members()
+        self._netfilter = Netlink(NETLINK_NETFILTER)
+        self._members = Members(self._netfilter)
         self._netlink = Netlink()
-        self.member_port = self._members.port
+        self.netfilter_port = self._netfilter.port
 
     def close(self) -> None:
         """Close the sockets."""
         self._netlink.close()
-        self._members.close()
+        self._netfilter.close()
 
-    def remove(self, removals: Sequence[Removal]) -> list[Traffic | None]:
-        """Take attachments down; what is gone already is no error.
-
-        Returns the last traffic of each host end, None where it was gone. Raises KernelError.
-        """
+    def remove(self, removals: Sequence[Removal]) -> list[Last]:
+        """Take attachments down; what is gone already is no error. Raises KernelError."""
         traffic = self._delete_links(removals)
         admitted = [(each.host_end, each.lease) for each in removals if each.lease and each.admitted]
         if admitted:
             self._members.expel(admitted)
         self._forget_neighbours(removals)
         addresses = [address for each in removals for address in _addresses(each)]
+        openings = read_openings(self._netfilter) if addresses else {}
         if addresses:
             conntrack.forget(addresses)
-        return traffic
+            forget_openings(self._netfilter, [address for address in addresses if address in openings])
+        return [_last(each, last, openings) for each, last in zip(removals, traffic, strict=True)]
 
     def _delete_links(self, removals: Sequence[Removal]) -> list[Traffic | None]:
         links = [read_link(self._netlink, each.host_end) for each in removals]
@@ -77,6 +87,11 @@ class Reaper:
                 for address in _addresses(each)
             ]
         )
+
+
+def _last(removal: Removal, traffic: Traffic | None, openings: Mapping[bytes, tuple[int, int]]) -> Last:
+    counts = [openings.get(address, (0, 0)) for address in _addresses(removal)]
+    return Last(traffic, sum(opened for opened, _ in counts), sum(accepted for _, accepted in counts))
 
 
 def _addresses(removal: Removal) -> list[bytes]:

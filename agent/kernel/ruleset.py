@@ -17,6 +17,15 @@ from agent.kernel.members import Member
 from agent.model import TABLE, Lease, Network
 
 _FAMILIES: Final = ("inet", "bridge")
+_STATIC_SETS: Final = {
+    "inet": ("bridges", "nat4", "nat6", "reach", "guarded", "services"),
+    "bridge": ("guests", "members4", "members6"),
+}
+_EMPTIED: Final = "".join(
+    f"flush table {family} {TABLE}\n" + "".join(f"flush set {family} {TABLE} {name}\n" for name in names)
+    for family, names in _STATIC_SETS.items()
+)
+_DELETED: Final = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in _STATIC_SETS)
 
 
 class Ruleset:
@@ -29,11 +38,19 @@ class Ruleset:
         self._nft.set_stateless_output(True)
 
     def load(self, networks: Sequence[Network], members: Iterable[Member]) -> None:
-        """Put both tables into their right state in one transaction. Raises HostError."""
-        self._run(self.render(networks, members))
+        """Put both tables into their right state in one transaction. Raises HostError.
+
+        The sets that count stay as they are, unless somebody has built something else there.
+        """
+        tables = self.render(networks, members)
+        empty = self.render((), ())
+        try:
+            self._run(empty + _EMPTIED + tables)
+        except HostError:
+            self._run(_DELETED + tables)
 
     def render(self, networks: Sequence[Network], members: Iterable[Member]) -> str:
-        """Return the transaction that ``load`` runs."""
+        """Return both tables in nft's syntax."""
         guarded = [network for network in networks if network.host_access != "all"]
         listed = list(members)
         return self._template.substitute(

@@ -15,7 +15,7 @@ from agent.core.hostplan import (
 from agent.errors import ConfigError
 from agent.kernel.crew import Crew
 from agent.kernel.host import device_name
-from agent.model import Link, Network
+from agent.model import Link
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.world import World
 
@@ -74,8 +74,8 @@ class HostSide:
             await self._load_rules()
         seen = await self._crew.observe_host(networks)
         if self._originals is None:
-            self._originals = _originals(networks, seen)
-        steps = host_plan(networks, seen, self._originals)
+            self._originals = self._find_originals(seen)
+        steps = host_plan(networks, seen, self._originals, self._world.config.conntrack_accounting)
         if steps:
             await self._crew.apply_host(steps)
             seen = await self._crew.observe_host(networks)
@@ -109,15 +109,15 @@ class HostSide:
         world.host, world.bridges, world.uplink, world.host_problem = seen, bridges, seen.uplink, ""
         return changed
 
-
-def _originals(networks: tuple[Network, ...], seen: HostSeen) -> dict[str, str]:
-    """Return the settings as they were before vethd: from our bridges, else as they are now."""
-    kept: dict[str, str] = {}
-    for link in seen.bridges.values():
-        if link is not None and is_our_bridge(link):
-            kept |= originals_in(link.alias)
-    for name, value in needed_settings(networks).items():
-        current = seen.settings.get(name)
-        if current is not None and current != value:
-            kept.setdefault(name, current)
-    return kept
+    def _find_originals(self, seen: HostSeen) -> dict[str, str]:
+        """Return the settings as they were before vethd: from our bridges, else as they are now."""
+        config = self._world.config
+        kept: dict[str, str] = {}
+        for link in seen.bridges.values():
+            if link is not None and is_our_bridge(link):
+                kept |= originals_in(link.alias)
+        for name, value in needed_settings(config.networks, config.conntrack_accounting).items():
+            current = seen.settings.get(name)
+            if current is not None and current != value:
+                kept.setdefault(name, current)
+        return kept

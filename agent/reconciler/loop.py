@@ -140,6 +140,10 @@ class Reconciler:
                 if cookie is not None:
                     self.look_attachment(cookie)
 
+    def heard(self, source: str, events: int) -> None:
+        """See Sink."""
+        self._world.heard[source] = self._world.heard.get(source, 0) + events
+
     def dropped(self, source: str) -> None:
         """See Sink."""
         self._world.dropped[source] = self._world.dropped.get(source, 0) + 1
@@ -150,6 +154,7 @@ class Reconciler:
 
     def resync(self) -> None:
         """Look at everything."""
+        self._world.resynced = time.time()
         self._mark_host(0.0)
         for path in self._world.roster.paths():
             self._mark(path, reason="resync")
@@ -238,6 +243,7 @@ class Reconciler:
         finally:
             self._running -= 1
             self._dirty.done(key)
+            self._world.queued = len(self._dirty)
             self._bulletin.count("reconciled", reason=reason, result=outcome.result)
             self._go_on(key, outcome)
             self._wake.set()
@@ -259,6 +265,7 @@ class Reconciler:
             self._mark_host(0.0)
             if time.monotonic() >= names_due:
                 names_due = time.monotonic() + _RESYNC_SECONDS
+                self._world.resynced = time.time()
                 paths = self._world.roster.paths()
                 for place, path in enumerate(paths):
                     self._mark(path, _RESYNC_SECONDS / 2 * place / len(paths), reason="resync")
@@ -266,6 +273,7 @@ class Reconciler:
     def _mark(self, key: Key, delay: float = 0.0, *, reason: str) -> None:
         self._reasons[key] = reason
         self._dirty.add(key, time.monotonic() + delay)
+        self._world.queued = len(self._dirty)
         if delay:
             self._wake.set()
         else:

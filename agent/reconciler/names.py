@@ -16,7 +16,7 @@ from agent.core.steps import Step
 from agent.errors import NamespaceGone, NoFreeAddress, VethdError
 from agent.kernel.crew import Crew
 from agent.kernel.namespaces import Handle
-from agent.kernel.reaper import Removal
+from agent.kernel.reaper import Last, Removal
 from agent.model import Attachment, Cookie, Link, Network, Observed
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.world import World
@@ -72,9 +72,10 @@ class Names:
         started = time.monotonic()
         lease = self._world.lease_of(cookie)
         name = self._world.name_of(cookie)
-        await self._detach(cookie)
+        last = await self._detach(cookie)
         self._world.strays.discard(cookie)
         carried = self._world.ledger.close(cookie)
+        opened, accepted = self._world.connections.close(cookie, last.opened, last.accepted)
         former = self._world.roster.last_record(cookie)
         if former is not None:
             self._note(former, "removed", str(lease.address) if lease else "")
@@ -84,8 +85,13 @@ class Names:
             name=name,
             address=str(lease.address) if lease else None,
             seconds=time.monotonic() - started,
-            received_bytes=carried.rx_bytes,
-            sent_bytes=carried.tx_bytes,
+            lifetime_seconds=None if former is None else round(started - former.appeared, 3),
+            receive_bytes=carried.rx_bytes,
+            transmit_bytes=carried.tx_bytes,
+            receive_packets=carried.rx_packets,
+            transmit_packets=carried.tx_packets,
+            connections_opened=opened,
+            connections_accepted=accepted,
         )
         starved, self._starved = tuple(self._starved), set()
         return Outcome("gone", look=starved)
@@ -179,7 +185,7 @@ class Names:
             seconds=seconds,
         )
 
-    async def _detach(self, cookie: Cookie) -> None:
+    async def _detach(self, cookie: Cookie) -> Last:
         lease = self._world.lease_of(cookie)
         network = self._world.network(lease.network) if lease else None
         bridge = self._world.bridges.get(network.name) if network else None
@@ -191,10 +197,11 @@ class Names:
                 network is not None and network.anti_spoof,
             )
         )
-        if last is not None and network is not None:
-            self._world.ledger.note_last(cookie, network.name, last)
+        if last.traffic is not None and network is not None:
+            self._world.ledger.note_last(cookie, network.name, last.traffic)
         for table in self._world.leases.values():
             table.release(cookie)
+        return last
 
     def _sample(self, cookie: Cookie, network: Network, host_end: Link | None) -> None:
         if host_end is None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from agent.config import Config
 from agent.core.addresses import LeaseTable
+from agent.core.connections import Connections
 from agent.core.hostplan import HostSeen
 from agent.core.identity import cookie_of, host_end_name, is_ours, leased_address
 from agent.core.ledger import Ledger
@@ -21,13 +22,15 @@ class World:
     ``bridges`` and ``uplink`` are what the last look at the host saw; ``host`` is that look
     itself, None before the first. ``attached`` maps the host's numbers for namespaces
     (nsid) to cookies, ``strays`` are namespaces that had an attachment at start, ``dropped``
-    counts lost events by source.
+    and ``heard`` count lost and taken events by source, ``queued`` is how many keys are dirty,
+    ``resynced`` when everything was marked last (Unix time).
     """
 
     config: Config
     host_cookie: Cookie
     roster: Roster = field(default_factory=Roster)
     ledger: Ledger = field(default_factory=Ledger)
+    connections: Connections = field(default_factory=Connections)
     leases: dict[str, LeaseTable] = field(default_factory=dict)
     bridges: dict[str, Bridge] = field(default_factory=dict)
     uplink: Uplink | None = None
@@ -36,6 +39,9 @@ class World:
     attached: dict[int, Cookie] = field(default_factory=dict)
     strays: set[Cookie] = field(default_factory=set)
     dropped: dict[str, int] = field(default_factory=dict)
+    heard: dict[str, int] = field(default_factory=dict)
+    queued: int = 0
+    resynced: float = 0.0
 
     def __post_init__(self) -> None:
         for network in self.config.networks:
@@ -85,6 +91,29 @@ class World:
             if network.anti_spoof
             for cookie, lease in self.leases[network.name].held()
         ]
+
+    def holders(self) -> dict[bytes, Cookie]:
+        """Return which namespace holds which address, of both families."""
+        found: dict[bytes, Cookie] = {}
+        for table in self.leases.values():
+            for cookie, lease in table.held():
+                found[lease.address.packed] = cookie
+                if lease.address6 is not None:
+                    found[lease.address6.packed] = cookie
+        return found
+
+    def note_openings(self, openings: Mapping[bytes, tuple[int, int]]) -> None:
+        """Take the kernel's counters of connections, by address."""
+        sums: dict[Cookie, list[int]] = {}
+        for address, (opened, accepted) in openings.items():
+            holders = (table.holder(address) for table in self.leases.values())
+            cookie = next((each for each in holders if each is not None), None)
+            if cookie is not None:
+                counts = sums.setdefault(cookie, [0, 0])
+                counts[0] += opened
+                counts[1] += accepted
+        for cookie, (opened, accepted) in sums.items():
+            self.connections.note(cookie, opened, accepted)
 
     def sample(self, traffic: Mapping[int, Traffic]) -> None:
         """Take the counters of all host ends, by ifindex."""

@@ -45,6 +45,10 @@ class GenerationSource(Listener):
         self._touched = False
         self._sink.dropped(SOURCE)
 
+    def on_read(self, count: int) -> None:
+        """See Listener."""
+        self._sink.heard(SOURCE, count)
+
     def on_message(self, nsid: int | None, message: Message) -> None:
         """See Listener."""
         found = attributes(message.payload, _NFGENMSG_BYTES)

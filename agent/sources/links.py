@@ -71,8 +71,9 @@ class LinkSource(Listener):
             case eventfilter.RTM_NEWNETCONF:
                 self._on_setting(message)
 
-    def on_read(self) -> None:
+    def on_read(self, count: int) -> None:
         """See Listener."""
+        self._sink.heard(SOURCE, count)
         changed, self._changed = self._changed, {}
         for (nsid, _), payload in changed.items():
             self._sink.check_link(nsid, decode.link(memoryview(payload)))

@@ -64,8 +64,9 @@ class Listener:
         """Messages were lost."""
         raise NotImplementedError
 
-    def on_read(self) -> None:
-        """All messages that were there have been taken."""
+    def on_read(self, count: int) -> None:
+        """All messages that were there, ``count`` of them, have been taken."""
+        raise NotImplementedError
 
     def _soon(self) -> None:
         self._loop.remove_reader(self.socket.fileno())
@@ -73,6 +74,7 @@ class Listener:
 
     def _read(self) -> None:
         self._loop.add_reader(self.socket.fileno(), self._soon)
+        count = 0
         while True:
             try:
                 size, ancillary, _, _ = self.socket.recvmsg_into([self._buffer], socket.CMSG_SPACE(_NSID.size))
@@ -86,4 +88,5 @@ class Listener:
             nsid = _NSID.unpack(ancillary[0][2])[0] if ancillary else None
             for message in messages(memoryview(self._buffer)[:size]):
                 self.on_message(nsid, message)
-        self.on_read()
+                count += 1
+        self.on_read(count)

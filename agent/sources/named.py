@@ -18,6 +18,7 @@ from agent.sources.mounts import MountEvents
 from agent.sources.sink import Sink
 
 SOURCE: Final = "inotify"
+MOUNTS: Final = "mounts"
 _NAMES: Final = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO
 _SELF: Final = Mask.DELETE_SELF | Mask.MOVE_SELF
 _LOOK_AGAIN_SECONDS: Final = 1.0
@@ -57,6 +58,7 @@ class NamedSource:
             self._list(directory)
 
     def _on_event(self, event: Event) -> None:
+        self._sink.heard(SOURCE, 1)
         if Mask.Q_OVERFLOW in event.mask:
             self._sink.dropped(SOURCE)
             self._rearm()
@@ -74,6 +76,7 @@ class NamedSource:
             self._tell(path)
 
     def _on_mount(self) -> None:
+        self._sink.heard(MOUNTS, 1)
         became = [path for path in self._pending if self._is_namespace(path)]
         for path in became:
             self._pending.discard(path)

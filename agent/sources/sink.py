@@ -38,5 +38,8 @@ class Sink(Protocol):
     def neighbour_gone(self, nsid: int | None, index: int, address: bytes) -> None:
         """A neighbour entry of a device (ifindex) is gone: look if it is one of ours."""
 
+    def heard(self, source: str, events: int) -> None:
+        """So many events of a source were taken."""
+
     def dropped(self, source: str) -> None:
         """Events of a source were lost: look at everything."""

@@ -4,7 +4,6 @@ The kernel keeps a device's counters itself; only what a device that was made an
 before, and the sums of namespaces that are gone, would be lost.
 """
 
-from dataclasses import astuple
 from pathlib import Path
 from typing import Final
 
@@ -30,10 +29,9 @@ class TrafficFile:
     def write(self, books: Books) -> None:
         """Replace the file. Raises OSError."""
         accounts = {
-            str(cookie): [each.network, each.device, astuple(each.carried), astuple(each.last)]
-            for cookie, each in books.accounts.items()
+            str(cookie): [each.network, each.device, each.carried, each.last] for cookie, each in books.accounts.items()
         }
-        closed = {network: astuple(sums) for network, sums in books.closed.items()}
+        closed = dict(books.closed)
         files.write(self._path, {"version": _VERSION, "boot": self._boot, "accounts": accounts, "closed": closed})
 
     def _parse(self, document: object) -> Books:

@@ -50,10 +50,12 @@ def _measure(sizes: Sizes) -> Results:
     remarks = tuple(f"{peer.title} is not measured: {reason}" for peer, reason in missing.items())
     for remark in remarks:
         _say(remark)
+    # First, so that whatever is wrong with the agent shows before the peers have taken their minutes.
+    ours = alone.measure(sizes, _say)
     peers = [peer for peer in PEERS if peer not in missing]
     groups = [peers[start : start + _PEERS_A_SESSION] for start in range(0, len(peers), _PEERS_A_SESSION)]
     sessions = [side_by_side.measure((Vethd, *group), sizes.peer_levels, sizes, _say) for group in groups]
-    return Results(tuple(sessions), alone.measure(sizes, _say), remarks)
+    return Results(tuple(sessions), ours, remarks)
 
 
 def _why_not(peer: type[Contender]) -> str:

@@ -12,10 +12,16 @@ from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import Netlink
 from agent.kernel.ruleset import Ruleset
 from agent.model import Attachment, Bridge, Cookie, Network, Observed
-from tests.harness import netns
+from tests.harness import netns, observe
+from tests.harness.netns import Name
 from tests.unit.worlds import lease_in, network
 
 NETNS = Path("/run/netns")
+
+
+def sh(command: str, where: Name | None = None) -> str:
+    """What somebody does by hand, in a namespace or in the host; its output. It has to succeed."""
+    return observe.run("sh", "-c", command, netns=where)
 
 
 class Ground:

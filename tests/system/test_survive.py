@@ -30,7 +30,8 @@ def _addresses(agent: Agent) -> dict[str, tuple[str, str]]:
 
 
 def _all_saved(directory: Path) -> bool:
-    kept = "".join(path.read_text() for path in directory.rglob("*") if path.is_file())
+    # A draft that is not in its place yet may be lost by a kill.
+    kept = "".join(path.read_text() for path in directory.glob("*.json"))
     return all(f'"{name}"' in kept for name in NAMES)
 
 

@@ -169,7 +169,8 @@ class ModelKernel:
 
     def _add_on_link_route(self, added: Address) -> None:
         family = _family(added.address)
-        if added.prefix < 8 * len(added.address):
+        # A single IPv4 address is no subnet, a single IPv6 address is.
+        if family == AF_INET6 or added.prefix < 32:
             self._add_route(on_link(added.device, added.address, added.prefix, ON_LINK_METRIC[family]))
 
     def _add_neighbour(self, link: Link, address: bytes, mac: bytes) -> None:

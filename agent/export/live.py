@@ -1,0 +1,266 @@
+"""What the page shows, as it happens: one sampler for all viewers, which runs while there is one.
+
+A viewer that reads more slowly than samples come is not waited for, and nothing queues up for
+it: it misses samples, and gets the whole picture with the next that it has time for.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, Final
+
+import structlog
+
+from agent.core.identity import printable
+from agent.errors import KernelError
+from agent.export import rows, views
+from agent.kernel.counters import read_traffic
+from agent.model import Cookie, Traffic
+from agent.reconciler.bulletin import Bulletin, Notice
+from agent.reconciler.world import World
+
+MOST_VIEWERS: Final = 64
+_INTERVAL_SECONDS: Final = 1.0
+# After so long without a viewer, what was seen before has a gap that a chart would hide.
+_STALE_SECONDS: Final = 5.0
+_MOST_EVENTS: Final = 40
+_EVENTS: Final = frozenset({"networked", "adopted", "removed", "repaired", "failed", "left", "host-repaired"})
+
+Connections = Callable[[], Mapping[Cookie, int]]
+
+_log = structlog.get_logger()
+
+
+class TooManyViewers(Exception):
+    """As many as there may be are looking already."""
+
+
+class _Viewer:
+    """One who looks: at most one message waits for it. ``behind`` asks for the whole picture."""
+
+    def __init__(self) -> None:
+        self._waiting: bytes | None = None
+        self._news = asyncio.Event()
+        self._ended = False
+        self.behind = True
+
+    @property
+    def is_free(self) -> bool:
+        return self._waiting is None
+
+    def hand(self, message: bytes) -> None:
+        self._waiting = message
+        self._news.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._news.set()
+
+    async def next(self) -> bytes | None:
+        """The next message, None when there will be no more."""
+        await self._news.wait()
+        self._news.clear()
+        message, self._waiting = self._waiting, None
+        return None if self._ended else message
+
+
+class Live:
+    """Samples the world once a second while somebody looks, and hands what changed to everyone."""
+
+    def __init__(self, world: World, bulletin: Bulletin, status: Callable[[], views.View]) -> None:
+        self._world = world
+        self._bulletin = bulletin
+        self._status = status
+        # Set by whoever knows: entries of the connection table by namespace.
+        self.connections: Connections = dict
+        self._viewers: set[_Viewer] = set()
+        self._sampler: asyncio.Task[None] | None = None
+        self._rows = rows.Rows()
+        self._sampled: float | None = None
+        self._host: views.View | None = None
+        self._devices: dict[int, tuple[int, int]] = {}
+
+    async def look(self) -> AsyncGenerator[bytes, None]:
+        """Yield messages of an event stream for as long as they are asked for. Raises TooManyViewers."""
+        if len(self._viewers) >= MOST_VIEWERS:
+            raise TooManyViewers
+        viewer = _Viewer()
+        self._viewers.add(viewer)
+        try:
+            if self._sampler is None:
+                self._host = None
+                self._sampler = asyncio.create_task(self._sample_on_and_on(), name="live")
+            elif self._host is not None:
+                viewer.behind = False
+                viewer.hand(self._whole(self._host, []))
+            while (message := await viewer.next()) is not None:
+                yield message
+        finally:
+            self._viewers.discard(viewer)
+            if not self._viewers and self._sampler is not None:
+                self._sampler.cancel()
+                self._sampler = None
+
+    def close(self) -> None:
+        """Send all viewers away."""
+        for viewer in self._viewers:
+            viewer.end()
+
+    def detail(self, key: str) -> views.View | None:
+        """All about one name, by its row's key: None for one that was not seen lately."""
+        found = self._rows.find(key) or self._unsampled(key)
+        if found is None:
+            return None
+        path, row = found
+        explanation = views.explanation(self._world, path)
+        if explanation is None:
+            return None
+        record = self._world.roster.get(path)
+        carried = self._world.ledger.carried(record.cookie) if record and record.cookie is not None else None
+        receive, transmit = self._rows.history(row) if row else ([], [])
+        return {
+            "key": key,
+            "path": printable(path),
+            "namespace": _shown(explanation["namespace"]),
+            "events": [_shown(incident) for incident in explanation["history"]],
+            "traffic": None if carried is None else _counters(carried),
+            "history": {"interval": _INTERVAL_SECONDS, "receive": receive, "transmit": transmit},
+        }
+
+    def _unsampled(self, key: str) -> tuple[str, None] | None:
+        """For one that asks while nobody looks."""
+        paths = (record.path for record in self._world.roster if rows.key_of(record.path) == key)
+        return next(((path, None) for path in paths), None)
+
+    async def _sample_on_and_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        if self._sampled is None or due - self._sampled > _STALE_SECONDS:
+            self._rows, self._sampled, self._devices = rows.Rows(), None, {}
+        try:
+            with self._bulletin.subscribe() as notices:
+                while True:
+                    await self._sample(notices)
+                    due = max(due + _INTERVAL_SECONDS, loop.time())
+                    await asyncio.sleep(due - loop.time())
+        finally:
+            # Not sent away by the last viewer, so a mistake: browsers come again by themselves.
+            if self._sampler is asyncio.current_task():
+                self._sampler = None
+                self.close()
+
+    async def _sample(self, notices: "asyncio.Queue[Notice]") -> None:
+        try:
+            traffic = await asyncio.to_thread(read_traffic)
+        except KernelError as error:
+            _log.warning("traffic not read", reason=str(error))
+            return
+        now = asyncio.get_running_loop().time()
+        seconds = 0.0 if self._sampled is None else now - self._sampled
+        self._sampled = now
+        self._world.sample(traffic)
+        self._rows.update(self._world, seconds, self.connections())
+        self._host = self._told_host(traffic, seconds)
+        events = [_event(notices.get_nowait()) for _ in range(notices.qsize())]
+        self._hand_out(self._host, [event for event in events if event["event"] in _EVENTS][-_MOST_EVENTS:])
+
+    def _hand_out(self, host: views.View, events: list[views.View]) -> None:
+        whole: bytes | None = None
+        news: bytes | None = None
+        for viewer in self._viewers:
+            if not viewer.is_free:
+                viewer.behind = True
+            elif viewer.behind:
+                whole = whole or self._whole(host, events)
+                viewer.behind = False
+                viewer.hand(whole)
+            else:
+                news = news or self._news(host, events)
+                viewer.hand(news)
+
+    def _whole(self, host: views.View, events: list[views.View]) -> bytes:
+        everything = list(self._rows)
+        return _message(
+            "whole",
+            {
+                "rows": [rows.told(self._world, row) for row in everything],
+                "rates": _rates(row for row in everything if row.receive or row.transmit or row.connections),
+                "sparks": {row.number: spark for row in everything if (spark := self._rows.spark(row))},
+                "host": host,
+                "events": events,
+            },
+        )
+
+    def _news(self, host: views.View, events: list[views.View]) -> bytes:
+        return _message(
+            "news",
+            {
+                "rows": [rows.told(self._world, row) for row in self._rows.changed],
+                "gone": self._rows.gone,
+                "rates": _rates(self._rows.moved),
+                "host": host,
+                "events": events,
+            },
+        )
+
+    def _told_host(self, traffic: Mapping[int, Traffic], seconds: float) -> views.View:
+        """The agent and the host's own devices; rates are those of the devices, as the host sees them."""
+        status = self._status()
+        world = self._world
+        uplink = world.uplink
+        if uplink is not None:
+            status["uplink"].update(self._device_rates(uplink.index, traffic, seconds))
+        for network in status["networks"]:
+            bridge = world.bridges.get(network["name"])
+            network.update(self._device_rates(bridge.index if bridge else 0, traffic, seconds))
+        status["problems"] = [rows.shown(problem) for problem in status["problems"]]
+        return {"time": round(time.time(), 3), **status}
+
+    def _device_rates(self, index: int, traffic: Mapping[int, Traffic], seconds: float) -> dict[str, int]:
+        counters = traffic.get(index, Traffic())
+        now = (counters.rx_bytes, counters.tx_bytes)
+        before = self._devices.get(index, now) if seconds else now
+        self._devices[index] = now
+        receive, transmit = (max(0, round((b - a) / (seconds or 1))) for a, b in zip(before, now, strict=True))
+        return {"receive": receive, "transmit": transmit}
+
+
+def _rates(some: Any) -> list[int | None]:
+    """Flat, four numbers a row: one object for each would be most of the message."""
+    return [value for row in some for value in (row.number, row.receive, row.transmit, row.connections)]
+
+
+def _event(notice: Notice) -> views.View:
+    event: views.View = {"time": round(notice["time"], 3), "event": notice["event"]}
+    if isinstance(name := notice.get("name"), str):
+        event["name"] = printable(name)
+    if "seconds" in notice:
+        event["ms"] = round(notice["seconds"] * 1000, 2)
+    detail = notice.get("reason") or ", ".join(map(str, notice.get("kinds", ())))
+    if detail:
+        event["detail"] = rows.shown(str(detail))
+    return event
+
+
+def _shown(view: views.View | None) -> views.View | None:
+    """A view in which all text prints; the cookie is text too, being larger than JavaScript's numbers."""
+    if view is None:
+        return None
+    told = {key: rows.shown(value) if isinstance(value, str) else value for key, value in view.items()}
+    if "name" in view:
+        told |= {"name": printable(view["name"]), "path": printable(view["path"]), "cookie": str(view["cookie"])}
+        told["aliases"] = [printable(path) for path in view["aliases"]]
+    return told
+
+
+def _counters(traffic: Traffic) -> views.View:
+    return {
+        f"{direction}_{kind}": getattr(traffic, f"{side}_{kind}")
+        for direction, side in (("receive", "rx"), ("transmit", "tx"))
+        for kind in ("bytes", "packets", "errors", "dropped")
+    }
+
+
+def _message(event: str, data: views.View) -> bytes:
+    return f"event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

@@ -1,0 +1,42 @@
+"""Reading the kernel's counters for those who ask, in threads, so that plumbing never waits."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from agent.core.connections import Flows
+from agent.kernel.counters import read_traffic
+from agent.kernel.flows import Table, count_flows, read_table
+from agent.kernel.openings import open_netfilter, read_openings
+from agent.model import Cookie, Traffic
+from agent.reconciler.world import World
+
+
+class Sampler:
+    """Refreshes the world's traffic and connections. Many who ask at once cost what one does."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._lock = asyncio.Lock()
+        self._flows_due = 0.0
+        self.table = Table(0, 0, ())
+
+    async def sample(self) -> None:
+        """Read traffic and opened connections now, conntrack's table if the last look is old enough."""
+        async with self._lock:
+            traffic, openings = await asyncio.to_thread(_read_counters)
+            self._world.sample(traffic)
+            self._world.note_openings(openings)
+            if time.monotonic() >= self._flows_due:
+                flows, self.table = await asyncio.to_thread(_read_flows, self._world.holders())
+                self._world.connections.note_flows(flows)
+                self._flows_due = time.monotonic() + self._world.config.conntrack_interval
+
+
+def _read_counters() -> tuple[dict[int, Traffic], dict[bytes, tuple[int, int]]]:
+    with open_netfilter() as netfilter:
+        return read_traffic(), read_openings(netfilter)
+
+
+def _read_flows(holders: Mapping[bytes, Cookie]) -> tuple[Flows, Table]:
+    return count_flows(holders), read_table()

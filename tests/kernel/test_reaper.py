@@ -1,0 +1,158 @@
+"""Taking down: nothing of it is left, nothing of others is touched, and what is gone already is no error."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from agent.core.identity import host_end_name
+from agent.demo import internet, probe, uplink
+from agent.kernel import conntrack
+from agent.kernel.reaper import Reaper, Removal
+from agent.model import Attachment, Cookie
+from tests.harness import netns, observe
+from tests.harness.expect import BRIDGE, GATEWAY4, address4, address6
+from tests.kernel.ground import Ground, sh
+from tests.kernel.test_netlink import members_of
+from tests.unit.worlds import lease_in, network
+
+
+@pytest.fixture
+def reaper(ground: Ground) -> Iterator[Reaper]:
+    with contextlib.closing(Reaper()) as made:
+        yield made
+
+
+def removal(desired: Attachment, *, admitted: bool = True) -> Removal:
+    return Removal(host_end_name(desired.cookie), desired.lease, desired.bridge.index, admitted)
+
+
+def bridge_neighbours() -> set[str]:
+    return {entry["dst"] for entry in observe.ip_json("neighbour", "show", "dev", BRIDGE, "nud", "permanent")}
+
+
+def tracked(address: str) -> list[str]:
+    return [line for line in observe.conntrack_list() if f"={address} " in line]
+
+
+def talk(name: str) -> None:
+    """Leave connections behind: some that it opened, of both families, and one that it answered."""
+    for beyond in (uplink.BEYOND4, uplink.BEYOND6):
+        with netns.socket_in(name, beyond, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", (beyond, internet.ECHO_PORT))
+            sock.settimeout(3)
+            assert sock.recv(9) == b"x"
+    with probe.listen(name, address4(name), 4711):
+        probe.tcp_connect(None, address4(name), 4711)
+
+
+def test_nothing_is_left(ground: Ground, reaper: Reaper) -> None:
+    ground.add("web")
+    talk("web")
+    four, six = address4("web"), address6("web")
+    assert tracked(four)
+    assert tracked(six)
+    assert len(tracked(four)) >= 2
+    assert bridge_neighbours() == {four, six}
+    (last,) = reaper.remove([removal(ground.desired("web"))])
+    assert last.traffic is not None
+    assert last.traffic.rx_packets > 0
+    assert last.traffic.tx_bytes > 0
+    assert observe.host_ends() == {}
+    assert set(observe.links("web")) == {"lo"}
+    assert bridge_neighbours() == set()
+    assert tracked(four) == tracked(six) == []
+    for name in ("guests", "members4", "members6"):
+        assert members_of("bridge", name) == []
+
+
+def test_a_whole_group_goes_and_the_others_stay_and_work(ground: Ground, reaper: Reaper) -> None:
+    names = [f"n{number}" for number in range(12)]
+    ground.add(*names)
+    for name in ("n0", "n11"):
+        talk(name)
+    kept = {ground.desired(name).cookie: name for name in names[10:]}
+    gone = address4("n0")
+    reaper.remove([removal(ground.desired(name)) for name in names[:10]])
+    assert set(observe.host_ends()) == {host_end_name(cookie) for cookie in kept}
+    assert bridge_neighbours() == {address(name) for name in kept.values() for address in (address4, address6)}
+    assert len(members_of("bridge", "members4")) == len(members_of("bridge", "members6")) == 2
+    assert tracked(address4("n11"))
+    assert not tracked(gone)
+    for name in kept.values():
+        assert ground.planned(name) == ()
+        assert probe.icmp_echo(name, GATEWAY4) < 0.5
+
+
+def test_what_is_gone_is_no_error(ground: Ground, reaper: Reaper) -> None:
+    ground.add("web", "db", "idle")
+    removals = [removal(ground.desired(name)) for name in ("web", "db", "idle")]
+    observe.run("ip", "link", "del", removals[0].host_end)
+    sh(f"nft delete element bridge vethd guests {{ {removals[1].host_end} }}")
+    sh(f"ip neigh del {GATEWAY4[:-1]}3 dev {BRIDGE}")
+    assert [last.traffic is None for last in reaper.remove(removals)] == [True, False, False]
+    assert [last.traffic is None for last in reaper.remove(removals)] == [True, True, True]
+    for name in ("guests", "members4", "members6"):
+        assert members_of("bridge", name) == []
+    assert bridge_neighbours() == set()
+
+
+def test_without_a_table_of_ours_the_rest_is_removed(ground: Ground, reaper: Reaper) -> None:
+    ground.add("web")
+    desired = ground.desired("web")
+    sh("nft flush ruleset")
+    reaper.remove([removal(desired)])
+    assert observe.host_ends() == {}
+    assert bridge_neighbours() == set()
+
+
+def test_a_host_end_whose_lease_nobody_knows(ground: Ground, reaper: Reaper) -> None:
+    ground.add("web")
+    name = host_end_name(ground.desired("web").cookie)
+    (last,) = reaper.remove([Removal(name, None, None, admitted=False)])
+    assert last.traffic is not None
+    assert observe.host_ends() == {}
+
+
+def test_a_device_of_somebody_else_with_such_a_name_stays(ground: Ground, reaper: Reaper) -> None:
+    name = host_end_name(Cookie(99))
+    sh(f"ip link add {name} type veth peer name theirs")
+    reaper.remove([Removal(name, lease_in(network(), 9), ground.bridge().index, admitted=True)])
+    assert name in observe.links()
+
+
+def test_nothing_to_do(reaper: Reaper) -> None:
+    assert reaper.remove([]) == []
+
+
+def test_connections_are_forgotten_by_any_of_the_addresses(ground: Ground) -> None:
+    ground.add("web", "db")
+    talk("web")
+    talk("db")
+    web, db = address4("web"), address4("db")
+    before = len(tracked(web))
+    assert conntrack.forget([socket.inet_aton(web)]) == before
+    assert tracked(web) == []
+    assert tracked(db)
+    assert conntrack.forget([socket.inet_aton(web)]) == 0
+    assert conntrack.forget([]) == 0
+
+
+def test_connections_in_a_zone_of_their_own_are_forgotten_too(ground: Ground) -> None:
+    rules = (
+        "add table ip zoned; add chain ip zoned pre { type filter hook prerouting priority raw; };"
+        "add rule ip zoned pre iifname vethd0 ct zone set 7"
+    )
+    observe.run("nft", rules)
+    ground.add("web")
+    with netns.socket_in("web", GATEWAY4, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"x", (GATEWAY4, 9))
+    assert any("zone=7" in line for line in tracked(address4("web")))
+    assert conntrack.forget([socket.inet_aton(address4("web"))]) >= 1
+    assert tracked(address4("web")) == []
+
+
+def test_where_nothing_is_tracked_nothing_is_forgotten(ground: Ground) -> None:
+    sh("conntrack -F 2>/dev/null")
+    assert conntrack.forget([bytes(4)]) == 0
