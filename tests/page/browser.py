@@ -118,7 +118,9 @@ def browsing(directory: Path) -> Iterator[Browser]:
     directory.mkdir()
     environment = {**os.environ, "HOME": str(directory), "TMPDIR": str(directory), "XDG_CONFIG_HOME": str(directory)}
     command = ["chromedriver", "--port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=environment) as driver:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, env=environment
+    ) as driver:
         try:
             assert driver.stdout is not None
             lines = Lines(driver.stdout)

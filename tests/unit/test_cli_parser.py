@@ -4,7 +4,7 @@ import pytest
 
 from agent.cli.main import build_parser, main
 
-COMMANDS = ["run", "status", "list", "wait", "watch", "explain", "doctor", "down", "check-config", "demo"]
+COMMANDS = ["run", "status", "list", "wait", "watch", "top", "explain", "doctor", "down", "check-config", "demo"]
 ARGUMENTS = {"wait": ["web"], "explain": ["web"], "check-config": ["file"]}
 
 

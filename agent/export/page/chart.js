@@ -5,6 +5,7 @@ import { rate, vector } from "./format.js";
 const HEIGHT = 220;
 const LEFT = 78;
 const NARROWEST = 280;
+const NARROW = 480;
 const MIDDLE = HEIGHT / 2 - 8;
 const HALF = MIDDLE - 14;
 export const SPAN = 300;
@@ -20,7 +21,7 @@ export function draw(svg, receive, transmit) {
     parts.push(vector("line", { x1: LEFT, x2: width, y1: y, y2: y, class: share ? "grid" : "axis" }));
     parts.push(vector("text", { x: LEFT - 10, y: y + 4, class: "label", "text-anchor": "end" }, label ? rate(label) : "0"));
   }
-  for (let minute = 0; minute <= 4; minute += 1) {
+  for (let minute = 0; minute <= 4; minute += width < NARROW ? 2 : 1) {
     const place = width - (minute * 60 / SPAN) * (width - LEFT);
     const text = minute ? `−${minute} min` : "now";
     parts.push(vector("text", { x: place, y: HEIGHT - 4, class: "label", "text-anchor": minute ? "middle" : "end" }, text));

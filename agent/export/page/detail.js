@@ -1,7 +1,7 @@
 // One namespace: its traffic, what it has, why it has it, and what happened to it.
 
 import { SPAN, draw } from "./chart.js";
-import { bytes, clock, element, number, rate, setText, vector } from "./format.js";
+import { bytes, clock, element, milliseconds, number, rate, setText, vector } from "./format.js";
 import { store } from "./store.js";
 
 const REFRESH_MS = 5000;
@@ -71,7 +71,7 @@ export function tick() {
 }
 
 export function namesChanged() {
-  if (shown?.told !== undefined && shown) refresh();
+  if (shown?.parts) refresh();
 }
 
 function build(mine) {
@@ -89,7 +89,6 @@ function build(mine) {
   const state = namespace?.state ?? "gone";
   const chart = vector("svg", { class: "chart", role: "img", "aria-label": "Traffic of the last five minutes" });
   mine.parts = { chart, receive: element("dd"), transmit: element("dd"), connections: element("dd") };
-  const opened = [...place.querySelectorAll("details")].some((details) => details.open);
   place.replaceChildren(
     back,
     element("h2", { class: "name" }, name, " ", element("span", { class: "badge", "data-state": state }, state)),
@@ -105,7 +104,6 @@ function build(mine) {
       element("section", { class: "card" }, element("h3", {}, "Why"), ...why(namespace, told))),
     element("section", { class: "card" }, element("h3", {}, "Events"), eventsOf(told.events)),
   );
-  place.classList.toggle("opened", opened);
   showRates(store.keys.get(mine.key));
 }
 
@@ -144,10 +142,10 @@ function trafficOf(traffic) {
   const lost = (direction) => `${number(traffic[`${direction}_dropped`])} dropped, ${number(traffic[`${direction}_errors`])} errors`;
   return [
     ["Received", `${bytes(traffic.receive_bytes)}, ${number(traffic.receive_packets)} packets`],
-    ["", lost("receive")],
+    ["\u00a0", lost("receive")],
     ["Sent", `${bytes(traffic.transmit_bytes)}, ${number(traffic.transmit_packets)} packets`],
-    [" ", lost("transmit")],
-  ].map(([title, value]) => [title.trim() || "\u00a0", value]);
+    ["\u00a0", lost("transmit")],
+  ];
 }
 
 function why(namespace, told) {
@@ -159,7 +157,7 @@ function why(namespace, told) {
       ["Reason", namespace?.reason],
       ["Path", told.path],
       ["Also named", namespace?.aliases.join(", ")],
-      ["Usable after", namespace?.plumb_ms == null ? null : `${namespace.plumb_ms} ms`],
+      ["Usable after", namespace?.plumb_ms == null ? null : milliseconds(namespace.plumb_ms)],
     ]),
   ];
 }

@@ -24,6 +24,10 @@ export function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
 
+export function milliseconds(count) {
+  return count < 1000 ? `${count.toPrecision(3)}\u202fms` : `${(count / 1000).toPrecision(3)}\u202fs`;
+}
+
 export function duration(seconds) {
   const parts = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   const first = Math.max(0, parts.findIndex(([, size]) => seconds >= size));

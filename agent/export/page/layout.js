@@ -67,7 +67,7 @@ function placeGroup({ network, rows }, cell, toUplink) {
     return { row, x: toX, y: toY, toX, toY };
   });
   const spacing = Math.sqrt((Math.PI * across * down) / Math.max(count, 1));
-  return { network, x, y, nodes, labelled, size: Math.max(1.8, Math.min(7, spacing * 0.22)) };
+  return { network, x, y, nodes, labelled, size: Math.max(1.8, Math.min(7, spacing * 0.17)) };
 }
 
 // The part of the area that is left free around the bridge.

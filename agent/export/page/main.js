@@ -1,7 +1,7 @@
 // Ties the parts together: what is shown where, and which keys do what.
 
 import * as detail from "./detail.js";
-import { clock, duration, element, number, rate, setText } from "./format.js";
+import { clock, duration, element, milliseconds, number, rate, setText } from "./format.js";
 import { follow, listen, store } from "./store.js";
 import * as table from "./table.js";
 import * as topology from "./topology.js";
@@ -66,8 +66,9 @@ function showHost(host) {
   figure("sent", rate(transmit), "by namespaces", "transmit");
   figure(
     "uplink", host.uplink ? rate(host.uplink.receive + host.uplink.transmit) : "none",
-    host.uplink ? `${host.uplink.device}: in ${rate(host.uplink.receive)}, out ${rate(host.uplink.transmit)}` : "no default route",
+    host.uplink ? `↓ ${rate(host.uplink.receive)}  ↑ ${rate(host.uplink.transmit)}` : "no default route",
   );
+  setText(figures.get("uplink").title, host.uplink ? `uplink ${host.uplink.device}` : "uplink");
   if (connections != null) figure("connections", number(connections), "tracked by the host");
   figure("leases", number(sum("leases")), `of ${number(sum("capacity"))}`);
 }
@@ -75,9 +76,9 @@ function showHost(host) {
 function figure(title, value, remark, name = "") {
   let parts = figures.get(title);
   if (!parts) {
-    parts = { value: element("dd"), remark: element("dd", { class: "remark" }) };
+    parts = { title: element("dt", {}, title), value: element("dd"), remark: element("dd", { class: "remark" }) };
     figures.set(title, parts);
-    document.getElementById("figures").append(element("div", { class: name }, element("dt", {}, title), parts.value, parts.remark));
+    document.getElementById("figures").append(element("div", { class: name }, parts.title, parts.value, parts.remark));
   }
   setText(parts.value, value);
   setText(parts.remark, remark);
@@ -92,7 +93,7 @@ function showEvents() {
     element("time", {}, clock(event.time)),
     element("b", { "data-event": event.event }, event.event),
     element("span", { class: "who" }, event.name ?? ""),
-    element("span", { class: "what" }, [event.detail, event.ms != null && `${event.ms} ms`].filter(Boolean).join(" · ")),
+    element("span", { class: "what" }, [event.detail, event.ms != null && milliseconds(event.ms)].filter(Boolean).join(" · ")),
   )));
 }
 

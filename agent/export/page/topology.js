@@ -216,14 +216,28 @@ function names(hub) {
   const labelled = hub.labelled
     ? hub.nodes
     : hub.nodes.filter(({ row }) => row.smooth > 1000).sort((a, b) => b.row.smooth - a.row.smooth).slice(0, MOST_LABELS);
+  const taken = [{ left: hub.x - 46, top: hub.y - 22, wide: 92, tall: 44 }];
   pen.font = `12px ${getComputedStyle(canvas).fontFamily}`;
   pen.textBaseline = "middle";
   for (const { row, x, y } of labelled) {
-    const right = x >= hub.x;
+    const text = short(row.name);
+    const wide = pen.measureText(text).width;
+    const off = hub.size * 2 + 5;
+    const right = (x >= hub.x && x + off + wide < width) || x - off - wide < 0;
     pen.textAlign = right ? "left" : "right";
-    const at = x + (right ? 1 : -1) * (hub.size * 2 + 5);
-    halo(short(row.name), at, y, row.traffic || !hub.labelled ? colours.ink : colours.soft);
+    const at = x + (right ? off : -off);
+    if (!hub.labelled && !isFree(taken, { left: right ? at : at - wide, top: y - 9, wide, tall: 18 })) continue;
+    halo(text, at, y, row.traffic || !hub.labelled ? colours.ink : colours.soft);
   }
+}
+
+// Labels that would cover another are left out: the busier one has come first.
+function isFree(taken, box) {
+  const meets = (other) => box.left < other.left + other.wide && other.left < box.left + box.wide
+    && box.top < other.top + other.tall && other.top < box.top + box.tall;
+  if (taken.some(meets)) return false;
+  taken.push(box);
+  return true;
 }
 
 function short(name) {

@@ -1,0 +1,67 @@
+"""The hand-written samples mean what prometheus_client's own would: both are read by its parsers."""
+
+from collections.abc import Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text
+from prometheus_client.registry import Collector
+
+from agent.core.identity import printable
+from agent.export.exposition import Family, Kind, label_text, render
+
+LABELS = ("netns", "network")
+VALUES = st.text(max_size=20).map(printable) | st.sampled_from(
+    ['a"} 1\nevil_metric 1', "\\", '"', "<script>", "\udcff\udcfe", "\x1b[31m", "é"]
+).map(printable)
+# Prometheus holds values as floats, which are exact to here.
+SAMPLES = st.dictionaries(st.tuples(VALUES, VALUES), st.integers(0, 2**53), max_size=5)
+NAMES = st.sampled_from(["vethd_network_receive_bytes", "vethd_conntrack_entries"])
+
+Meaning = dict[str, tuple[str, str, dict[frozenset[tuple[str, str]], float]]]
+
+
+class _Reference(Collector):
+    def __init__(self, name: str, kind: Kind, samples: dict[tuple[str, str], int]) -> None:
+        family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+        self._metric: Metric = family(name, "What it tells.", labels=LABELS)
+        for values, value in samples.items():
+            self._metric.add_metric(values, value)
+
+    def collect(self) -> Iterable[Metric]:
+        return [self._metric]
+
+
+def _meaning(families: Iterable[Metric]) -> Meaning:
+    return {
+        family.name: (
+            family.type,
+            family.documentation,
+            {frozenset(sample.labels.items()): sample.value for sample in family.samples},
+        )
+        for family in families
+    }
+
+
+@given(NAMES, st.sampled_from(["counter", "gauge"]), SAMPLES)
+def test_both_renderings_mean_the_same(name: str, kind: Kind, samples: dict[tuple[str, str], int]) -> None:
+    registry = CollectorRegistry()
+    registry.register(_Reference(name, kind, samples))
+    ours = Family(name, "What it tells.", kind, [(label_text(LABELS, values), n) for values, n in samples.items()])
+    text = render([ours], openmetrics=False)
+    assert _meaning(read_text(text)) == _meaning(read_text(generate_latest(registry).decode()))
+    reference = openmetrics.generate_latest(registry).decode()  # type: ignore[no-untyped-call]
+    text = render([ours], openmetrics=True) + "# EOF\n"
+    assert _meaning(read_openmetrics(text)) == _meaning(read_openmetrics(reference))  # type: ignore[no-untyped-call]
+
+
+def test_a_hostile_name_stays_one_value_of_one_sample() -> None:
+    hostile = 'a"} 1\nevil_metric 1'
+    family = Family("vethd_netns_info", "Who.", "gauge", [(label_text(("netns",), (hostile,)), 1)])
+    (found,) = read_text(render([family], openmetrics=False))
+    assert [(sample.labels, sample.value) for sample in found.samples] == [({"netns": hostile}, 1.0)]
