@@ -23,7 +23,7 @@ class Rate(NamedTuple):
     transmit_packets: float
     received: int
     transmitted: int
-    connections: int | None
+    connections: int
 
 
 # What a number is sorted by, negated: the biggest comes first.
@@ -32,7 +32,7 @@ ORDERS: dict[str, Callable[[Rate], tuple[float, str]]] = {
     "receive": lambda rate: (-rate.receive, rate.name),
     "transmit": lambda rate: (-rate.transmit, rate.name),
     "packets": lambda rate: (-rate.receive_packets - rate.transmit_packets, rate.name),
-    "connections": lambda rate: (-(rate.connections or 0), rate.name),
+    "connections": lambda rate: (-rate.connections, rate.name),
     "name": lambda rate: (0, rate.name),
     "network": lambda rate: (0, f"{rate.network}\0{rate.name}"),
 }
@@ -89,7 +89,7 @@ def cells(rate: Rate) -> tuple[str, ...]:
         f"{size(rate.transmit)}/s",
         f"{rate.receive_packets:.0f}",
         f"{rate.transmit_packets:.0f}",
-        "-" if rate.connections is None else str(rate.connections),
+        str(rate.connections),
         size(rate.received),
         size(rate.transmitted),
     )

@@ -27,10 +27,13 @@ KEYS = {
     b"w": "network",
 }
 QUIT = b"q"
-HELP = "sort: u use  r receive  t transmit  p packets  c connections  n name  w network    q quit"
+HELP = "sort: u use r receive t transmit p packets c connections n name w network; q quit"
 # Lines above and below the table's rows: the summary, the heading, what is left out, the keys.
 AROUND = 4
 LEFT_ALIGNED = 2  # names and networks; all else are numbers
+# On a terminal of fewer columns than this, the sums at the end of a row are left out: names need the room.
+WIDE = 100
+SUMS = 2
 
 
 def show(looks: Looks, sort: str, interval: float) -> None:
@@ -43,23 +46,24 @@ def show(looks: Looks, sort: str, interval: float) -> None:
             if time.monotonic() >= due:
                 rates = looks.rates()
                 due = time.monotonic() + interval
-            live.update(_screen(rates, sort, console.height), refresh=True)
+            live.update(_screen(rates, sort, console.width, console.height), refresh=True)
             key = pressed(max(due - time.monotonic(), 0))
             if key == QUIT:
                 return
             sort = KEYS.get(key, sort)
 
 
-def _screen(rates: list[Rate], sort: str, height: int) -> Group:
+def _screen(rates: list[Rate], sort: str, width: int, height: int) -> Group:
     room = max(height - AROUND, 1)
     shown = sorted(rates, key=ORDERS[sort])[:room]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="bold")
-    for number, title in enumerate(HEAD):
+    columns = len(HEAD) if width >= WIDE else len(HEAD) - SUMS
+    for number, title in enumerate(HEAD[:columns]):
         left = number < LEFT_ALIGNED
         table.add_column(title, justify="left" if left else "right", no_wrap=True, ratio=1 if number == 0 else None)
     for rate in shown:
         # Text, not str: a name may hold what rich takes for markup.
-        table.add_row(*(Text(render.printable(cell)) for cell in cells(rate)))
+        table.add_row(*(Text(render.printable(cell)) for cell in cells(rate)[:columns]))
     left_out = f"and {len(rates) - len(shown)} more" if len(rates) > len(shown) else ""
     return Group(_summary(rates, sort), table, Text(left_out, style="dim"), Text(HELP, style="dim", no_wrap=True))
 

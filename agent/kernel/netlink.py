@@ -298,9 +298,11 @@ class Netlink:
         while True:
             data = self._receive_datagram(request.what)
             _, kind, _, _, _ = HEADER.unpack_from(data)
-            if kind == NLMSG_ERROR:
+            if kind in {NLMSG_ERROR, NLMSG_DONE}:
+                # A dump's end that says why it came before its time stands alone, and has text behind it.
                 code, detail = _verdict(next(messages(data)))
-                raise KernelError(request.what, code, detail)
+                if code:
+                    raise KernelError(request.what, code, detail)
             yield data
             if _ends_dump(data, self._sequence):
                 return

@@ -34,6 +34,7 @@ class NamedSource:
         self._sink = sink
         self._pending: set[str] = set()
         self._again: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
         self.listed = asyncio.Event()
 
     async def run(self) -> None:
@@ -51,6 +52,8 @@ class NamedSource:
                 mounts.close(loop)
                 if self._again is not None:
                     self._again.cancel()
+                if self._looking is not None:
+                    self._looking.cancel()
 
     def list_all(self) -> None:
         """Tell of everything that is there, and of everything known that is not."""
@@ -90,7 +93,12 @@ class NamedSource:
 
     def _look_again(self) -> None:
         self._again = None
-        self.list_all()
+        self._looking = asyncio.create_task(self._list_aside(), name="look again")
+
+    async def _list_aside(self) -> None:
+        """List everything, with the file system's work done in a thread."""
+        for directory in self._directories.values():
+            self._compare(directory, *await asyncio.to_thread(self._survey, directory.path))
 
     def _tell(self, path: str) -> None:
         if self._is_namespace(path):
@@ -140,10 +148,18 @@ class NamedSource:
             return
 
     def _list(self, directory: "_Directory") -> None:
+        self._compare(directory, *self._survey(directory.path))
+
+    def _survey(self, directory: Path) -> tuple[set[str], set[str]]:
+        """Return the paths in a directory, and those of them that are namespaces."""
         try:
-            present = {os.path.join(directory.path, name) for name in os.listdir(directory.path)}
+            present = {os.path.join(directory, name) for name in os.listdir(directory)}
         except OSError:
-            present = set()
+            return set(), set()
+        return present, {path for path in present if self._is_namespace(path)}
+
+    def _compare(self, directory: "_Directory", present: set[str], namespaces: set[str]) -> None:
+        """Tell what differs from what is known; what changed since is told by its own events."""
         prefix = f"{directory.path}{os.sep}"
         known = {path for path in self._sink.known_paths() | self._pending if path.startswith(prefix)}
         for path in known - present:
@@ -151,10 +167,9 @@ class NamedSource:
             self._sink.look(path)
         for path in present - known:
             self._tell(path)
-        for path in (present & known) - self._pending:
-            if not self._is_namespace(path):
-                self._pending.add(path)
-                self._sink.look(path)
+        for path in (present & known) - self._pending - namespaces:
+            self._pending.add(path)
+            self._sink.look(path)
 
     def _directory_of(self, watch: Watch | None) -> "_Directory | None":
         if watch is None:

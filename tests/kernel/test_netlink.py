@@ -20,8 +20,9 @@ from agent.kernel import decode, messages
 from agent.kernel import rtnetlink as rt
 from agent.kernel.members import _NEW, Members, _element
 from agent.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, NLM_F_EXCL, Netlink, Request, number, text
+from agent.kernel.netlink import messages as split
 from agent.model import Cookie
-from tests.harness import observe
+from tests.harness import netns, observe
 from tests.kernel.ground import Ground, sh
 from tests.unit.worlds import lease_in, network
 
@@ -114,8 +115,11 @@ def test_a_dump_that_cannot_be_raises(netlink: Netlink) -> None:
 
 
 def test_a_table_of_routes_that_nobody_used_is_empty(netlink: Netlink) -> None:
-    sh("ip route flush table main; ip -6 route flush table main")
-    assert netlink.dump(messages.dump_routes(2)) == []
+    netns.add_many(["empty"])
+    with netns.enter("empty"):
+        inside = Netlink()
+    with inside:
+        assert inside.dump(messages.dump_routes(2)) == inside.dump(messages.dump_routes(10)) == []
 
 
 def test_a_dump_that_ends_before_its_time_raises(netlink: Netlink) -> None:
@@ -123,6 +127,26 @@ def test_a_dump_that_ends_before_its_time_raises(netlink: Netlink) -> None:
     request = Request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, 4711), "list addresses of nobody")
     with pytest.raises(KernelError, match="list addresses of nobody: the kernel said ENODEV"):
         netlink.dump(request)
+
+
+def test_a_large_dump_is_handed_on_as_it_comes(netlink: Netlink) -> None:
+    sh("for number in $(seq 60); do ip link add made$number type bridge; done")
+    datagrams = list(netlink.datagrams(messages.dump_links()))
+    assert len(datagrams) > 1
+    payloads = [m.payload for data in datagrams for m in split(data) if m.kind == rt.RTM_NEWLINK]
+    assert {decode.link(payload).name for payload in payloads} == set(observe.links())
+
+
+def test_a_large_dump_that_fails_says_so_at_once(netlink: Netlink) -> None:
+    begin = time.monotonic()
+    with pytest.raises(KernelError, match="list nonsense: the kernel said E"):
+        list(netlink.datagrams(Request(0x7FF0, 0, bytes(20), "list nonsense")))
+    netns.add_many(["empty"])
+    with netns.enter("empty"):
+        inside = Netlink()
+    with inside, pytest.raises(KernelError, match=r"list routes: the kernel said ENOENT \(ipv4: FIB"):
+        list(inside.datagrams(messages.dump_routes(2)))
+    assert time.monotonic() - begin < 3
 
 
 def test_after_any_error_the_socket_serves_on(netlink: Netlink) -> None:

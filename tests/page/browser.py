@@ -113,8 +113,11 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browsing(directory: Path) -> Iterator[Browser]:
-    """A browser for the length of the block, with a new profile in `directory`."""
+def browsing(directory: Path = Path("/run/browser")) -> Iterator[Browser]:
+    """A browser for the length of the block, with a new profile in `directory`.
+
+    The host's own /run goes with the host, and its path is short: Chromium has sockets there.
+    """
     directory.mkdir()
     environment = {**os.environ, "HOME": str(directory), "TMPDIR": str(directory), "XDG_CONFIG_HOME": str(directory)}
     command = ["chromedriver", "--port=0"]

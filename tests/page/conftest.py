@@ -1,7 +1,6 @@
 """A browser that looks at the page of an agent."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,8 @@ from tests.page.browser import Browser, browsing
 
 
 @pytest.fixture
-def browser(private_host: PrivateHost, tmp_path: Path) -> Iterator[Browser]:
+def browser(private_host: PrivateHost) -> Iterator[Browser]:
     """A window as wide as a desk's, on no page yet. `private_host`: what it starts lives there."""
-    with browsing(tmp_path / "browser") as window:
+    with browsing() as window:
         window.resize(1280, 900)
         yield window

@@ -16,7 +16,7 @@ from tests.harness.expect import DEVICE, address4, eventually_works, host_end
 from tests.harness.running import METRICS, Agent
 from tests.harness.waiting import always, eventually
 
-COMMANDS = ["run", "status", "list", "wait", "watch", "doctor", "explain", "down", "check-config", "demo"]
+COMMANDS = ["run", "status", "list", "wait", "watch", "top", "doctor", "explain", "down", "check-config", "demo"]
 
 
 @pytest.fixture

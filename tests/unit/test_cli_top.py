@@ -27,7 +27,7 @@ def carried(name: str, receive: int = 0, transmit: int = 0, **more: Any) -> dict
         "transmit_bytes": transmit,
         "receive_packets": receive // 100,
         "transmit_packets": transmit // 100,
-        "connections": None,
+        "connections": 0,
     } | more
 
 
@@ -140,7 +140,7 @@ def test_json_is_one_ascii_object(capsys: pytest.CaptureFixture[str]) -> None:
         "transmit_packets_per_second": 0.0,
         "receive_bytes": 400,
         "transmit_bytes": 0,
-        "connections": None,
+        "connections": 0,
     }
 
 
