@@ -14,13 +14,14 @@ from typing import Final
 import structlog
 
 from agent.config import Config, load
+from agent.core.hostplan import FORWARDING6
 from agent.core.ledger import Books
 from agent.errors import ConfigError, VethdError
 from agent.export import log
 from agent.export.metrics import Metrics
 from agent.export.sampler import Sampler
 from agent.export.server import Server
-from agent.kernel import faults
+from agent.kernel import faults, sysctl
 from agent.kernel.crew import Crew
 from agent.kernel.namespaces import Namespaces
 from agent.kernel.preflight import claim_host, require_privileges
@@ -62,6 +63,7 @@ def run(config: Config, log_format: log.LogFormat) -> int:
 
 class _App:
     def __init__(self, config: Config) -> None:
+        config = _without_missing_ipv6(config)
         self._namespaces = Namespaces()
         self._world = World(config, self._namespaces.host)
         self._bulletin = Bulletin()
@@ -151,7 +153,7 @@ class _App:
             return
         notify("RELOADING=1")
         try:
-            self._adopt_config(load(former.source))
+            self._adopt_config(_without_missing_ipv6(load(former.source)))
         except ConfigError as error:
             _log.error("config not reloaded", reason=str(error))
         else:
@@ -197,6 +199,14 @@ class _App:
             self._traffic_file.write(books)
         except OSError as error:
             _log.warning("state not kept", reason=f"{error.filename}: {error.strerror}")
+
+
+def _without_missing_ipv6(config: Config) -> Config:
+    """Return a config without IPv6 where the kernel was booted without it."""
+    if sysctl.read(FORWARDING6) is not None or not any(network.subnet6 for network in config.networks):
+        return config
+    _log.warning("no IPv6", reason="this kernel has none: namespaces get IPv4 alone")
+    return replace(config, networks=tuple(replace(network, subnet6=None) for network in config.networks))
 
 
 def _shape(network: Network) -> Network:

@@ -14,8 +14,6 @@ Cookie = NewType("Cookie", int)
 
 LINK_GROUP: Final = 32372
 """Link group of every host end: tells our devices from others' in the kernel itself."""
-DOOMED_GROUP: Final = 32373
-"""Link group of host ends that are about to be deleted together in one message."""
 ROUTE_PROTOCOL: Final = 126
 """The rtm_protocol of every route that we add (rtnetlink(7))."""
 TABLE: Final = "vethd"

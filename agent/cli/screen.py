@@ -27,7 +27,7 @@ KEYS = {
     b"w": "network",
 }
 QUIT = b"q"
-HELP = "sort: u use r receive t transmit p packets c connections n name w network; q quit"
+HELP = "u use  r receive  t transmit  p packets  c conns  n name  w network  q quit"
 # Lines above and below the table's rows: the summary, the heading, what is left out, the keys.
 AROUND = 4
 LEFT_ALIGNED = 2  # names and networks; all else are numbers

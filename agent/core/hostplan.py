@@ -8,7 +8,7 @@ from typing import Final
 from agent.core.identity import bridge_alias, bridge_mac
 from agent.core.plan import is_taken
 from agent.errors import HostError
-from agent.model import Address, Bridge, Link, Network, Route, Uplink
+from agent.model import LINK_GROUP, Address, Bridge, Link, Network, Route, Uplink
 
 FORWARDING: Final = "net/ipv4/ip_forward"
 FORWARDING6: Final = "net/ipv6/conf/all/forwarding"
@@ -112,7 +112,7 @@ def bridge_of(network: Network, seen: HostSeen) -> Bridge | None:
 
 def is_our_bridge(link: Link) -> bool:
     """Tell whether vethd made a bridge."""
-    return link.kind == "bridge" and link.alias.startswith(bridge_alias(""))
+    return link.kind == "bridge" and (link.alias.startswith(bridge_alias("")) or link.group == LINK_GROUP)
 
 
 def originals_in(alias: str) -> dict[str, str]:

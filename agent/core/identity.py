@@ -8,7 +8,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from agent.model import DOOMED_GROUP, LINK_GROUP, Cookie, Link
+from agent.model import LINK_GROUP, Cookie, Link
 
 ALIAS_PREFIX: Final = "vethd:"
 ALIAS_BYTES: Final = 255
@@ -55,7 +55,7 @@ def is_ours(link: Link) -> bool:
     """Tell whether vethd made this device: a veth of our name that bears a mark of ours."""
     if link.kind != "veth" or cookie_of(link.name) is None:
         return False
-    return link.group in (LINK_GROUP, DOOMED_GROUP) or link.alias.startswith(ALIAS_PREFIX)
+    return link.group == LINK_GROUP or link.alias.startswith(ALIAS_PREFIX)
 
 
 def printable(name: str) -> str:

@@ -13,10 +13,11 @@ from typing import Any, Final
 import structlog
 
 from agent.core.identity import printable
+from agent.core.roster import Record
 from agent.errors import KernelError
 from agent.export import rows, views
-from agent.kernel.counters import read_traffic
-from agent.model import Cookie, Traffic
+from agent.export.sampler import Sampler
+from agent.model import Traffic
 from agent.reconciler.bulletin import Bulletin, Notice
 from agent.reconciler.world import World
 
@@ -26,8 +27,6 @@ _INTERVAL_SECONDS: Final = 1.0
 _STALE_SECONDS: Final = 5.0
 _MOST_EVENTS: Final = 40
 _EVENTS: Final = frozenset({"networked", "adopted", "removed", "repaired", "failed", "left", "host-repaired"})
-
-Connections = Callable[[], Mapping[Cookie, int]]
 
 _log = structlog.get_logger()
 
@@ -68,12 +67,11 @@ class _Viewer:
 class Live:
     """Samples the world once a second while somebody looks, and hands what changed to everyone."""
 
-    def __init__(self, world: World, bulletin: Bulletin, status: Callable[[], views.View]) -> None:
+    def __init__(self, world: World, bulletin: Bulletin, sampler: Sampler, status: Callable[[], views.View]) -> None:
         self._world = world
+        self._counters = sampler
         self._bulletin = bulletin
         self._status = status
-        # Set by whoever knows: entries of the connection table by namespace.
-        self.connections: Connections = dict
         self._viewers: set[_Viewer] = set()
         self._sampler: asyncio.Task[None] | None = None
         self._rows = rows.Rows()
@@ -125,6 +123,7 @@ class Live:
             "namespace": _shown(explanation["namespace"]),
             "events": [_shown(incident) for incident in explanation["history"]],
             "traffic": None if carried is None else _counters(carried),
+            "connections": None if carried is None or record is None else _connections(self._world, record),
             "history": {"interval": _INTERVAL_SECONDS, "receive": receive, "transmit": transmit},
         }
 
@@ -152,15 +151,14 @@ class Live:
 
     async def _sample(self, notices: "asyncio.Queue[Notice]") -> None:
         try:
-            traffic = await asyncio.to_thread(read_traffic)
+            traffic = await self._counters.sample()
         except KernelError as error:
-            _log.warning("traffic not read", reason=str(error))
+            _log.warning("counters not read", reason=str(error))
             return
         now = asyncio.get_running_loop().time()
         seconds = 0.0 if self._sampled is None else now - self._sampled
         self._sampled = now
-        self._world.sample(traffic)
-        self._rows.update(self._world, seconds, self.connections())
+        self._rows.update(self._world, seconds)
         self._host = self._told_host(traffic, seconds)
         events = [_event(notices.get_nowait()) for _ in range(notices.qsize())]
         self._hand_out(self._host, [event for event in events if event["event"] in _EVENTS][-_MOST_EVENTS:])
@@ -259,6 +257,18 @@ def _counters(traffic: Traffic) -> views.View:
         f"{direction}_{kind}": getattr(traffic, f"{side}_{kind}")
         for direction, side in (("receive", "rx"), ("transmit", "tx"))
         for kind in ("bytes", "packets", "errors", "dropped")
+    }
+
+
+def _connections(world: World, record: Record) -> views.View:
+    if record.cookie is None:
+        return {}
+    opened, accepted = world.connections.counted(record.cookie)
+    entries = world.connections.entries(record.cookie)
+    return {
+        "opened": opened,
+        "accepted": accepted,
+        "entries": [[protocol, state, count] for (protocol, state), count in sorted(entries.items())],
     }
 
 

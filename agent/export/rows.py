@@ -3,7 +3,7 @@
 import hashlib
 import os
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -65,7 +65,7 @@ class Rows:
         path = self._paths.get(key)
         return None if path is None else (path, self._rows.get(path))
 
-    def update(self, world: World, seconds: float, connections: Mapping[Cookie, int]) -> None:
+    def update(self, world: World, seconds: float) -> None:
         """Take a sample: ``seconds`` have passed since the one before."""
         self._sample += 1
         slot = self._sample % HISTORY
@@ -78,7 +78,7 @@ class Rows:
                 row.seen = seen
                 self.changed.append(row)
             receive, transmit = _rates(world, record, row, seconds)
-            count = connections.get(record.cookie) if record.cookie is not None and record.alias_of is None else None
+            count = world.connections.total(record.cookie) if row.cookie is not None and record.cookie else None
             if (receive, transmit, count) != (row.receive, row.transmit, row.connections):
                 row.receive, row.transmit, row.connections = receive, transmit, count
                 self.moved.append(row)

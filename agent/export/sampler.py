@@ -21,8 +21,11 @@ class Sampler:
         self._flows_due = 0.0
         self.table = Table(0, 0, ())
 
-    async def sample(self) -> None:
-        """Read traffic and opened connections now, conntrack's table if the last look is old enough."""
+    async def sample(self) -> Mapping[int, Traffic]:
+        """Read traffic and opened connections now, conntrack's table if the last look is old enough.
+
+        Returns the counters of all devices of the host, by ifindex. Raises KernelError.
+        """
         async with self._lock:
             traffic, openings = await asyncio.to_thread(_read_counters)
             self._world.sample(traffic)
@@ -31,6 +34,7 @@ class Sampler:
                 flows, self.table = await asyncio.to_thread(_read_flows, self._world.holders())
                 self._world.connections.note_flows(flows)
                 self._flows_due = time.monotonic() + self._world.config.conntrack_interval
+            return traffic
 
 
 def _read_counters() -> tuple[dict[int, Traffic], dict[bytes, tuple[int, int]]]:

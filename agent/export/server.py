@@ -48,7 +48,7 @@ class Server:
         self._is_ready = is_ready
         self._started = time.monotonic()
         self._runners: list[web.AppRunner] = []
-        self.live = Live(world, bulletin, lambda: views.status(world, self._started, is_ready()))
+        self.live = Live(world, bulletin, sampler, lambda: views.status(world, self._started, is_ready()))
 
     async def start(self) -> None:
         """Begin to listen on the control socket and on the metrics address. Raises HostError."""

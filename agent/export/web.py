@@ -20,6 +20,8 @@ from agent.reconciler.world import World
 
 KEEPALIVE_SECONDS: Final = 30.0
 _MOST_CONNECTIONS: Final = 384
+# As many may be accepted at once before they count.
+_BACKLOG: Final = 128
 # Who has not taken a message by then is not there any more.
 _WRITE_SECONDS: Final = 20.0
 # The only files that are served: a path is a key of this table, never a part of a file's name.
@@ -179,7 +181,7 @@ class Site(web.BaseSite):
         def accept() -> asyncio.Protocol:
             return server() if len(server.connections) < _MOST_CONNECTIONS else _Refusal()
 
-        self._server = await asyncio.get_running_loop().create_server(accept, *self._where, backlog=256)
+        self._server = await asyncio.get_running_loop().create_server(accept, *self._where, backlog=_BACKLOG)
 
 
 class _Refusal(asyncio.Protocol):

@@ -22,7 +22,7 @@ from agent.kernel import decode, messages, sysctl
 from agent.kernel.attachments import read_link
 from agent.kernel.netlink import Netlink
 from agent.kernel.rtnetlink import AF_INET, AF_INET6
-from agent.model import Link, Network, Route, Uplink
+from agent.model import LINK_GROUP, Link, Network, Route, Uplink
 
 _IFA_F_NODAD: Final = 0x02
 
@@ -72,7 +72,7 @@ def _apply(route: IPRoute, step: HostStep) -> None:
         case MakeBridge(name, mac, mtu):
             route.link(
                 "add", ifname=name, kind="bridge", address=mac.hex(":"), mtu=mtu,
-                br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0,
+                group=LINK_GROUP, br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0,
             )  # fmt: skip
         case SetBridge(name, mac, mtu, alias):
             index = socket.if_nametoindex(name)

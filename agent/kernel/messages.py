@@ -116,18 +116,15 @@ def delete_group(group: int) -> Request:
     return Request(RTM_DELLINK, 0, _ifinfo() + number(IFLA_GROUP, group), f"delete link group {group}")
 
 
-def set_group(name: str, group: int) -> Request:
-    """Put a device into a group."""
-    body = _ifinfo() + text(IFLA_IFNAME, name) + number(IFLA_GROUP, group)
-    return Request(RTM_NEWLINK, 0, body, f"set group {group} on {name}")
+def set_group(name: str, group: int, alias: str) -> Request:
+    """Put a device into a group and write its alias."""
+    body = _ifinfo() + text(IFLA_IFNAME, name) + number(IFLA_GROUP, group) + attribute(IFLA_IFALIAS, alias.encode())
+    return Request(RTM_NEWLINK, 0, body, f"set group {group} and the alias of {name}")
 
 
 def mark_link(name: str, alias: str) -> Request:
     """Write alias and our group on a device."""
-    body = (
-        _ifinfo() + text(IFLA_IFNAME, name) + number(IFLA_GROUP, LINK_GROUP) + attribute(IFLA_IFALIAS, alias.encode())
-    )
-    return Request(RTM_NEWLINK, 0, body, f"set the alias of {name}")
+    return set_group(name, LINK_GROUP, alias)
 
 
 def raise_link(name: str) -> Request:

@@ -5,18 +5,17 @@ group of devices waits just once. So this blocks in a thread of its own, away fr
 plumber, and takes as many at a time as there are.
 """
 
-import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.core.identity import is_ours
-from agent.errors import KernelError
 from agent.kernel import conntrack, messages
 from agent.kernel.attachments import read_link
+from agent.kernel.doom import delete_together
 from agent.kernel.members import Members
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.openings import forget_openings, read_openings
-from agent.model import DOOMED_GROUP, Lease, Traffic
+from agent.model import Lease, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +67,7 @@ class Reaper:
 
     def _delete_links(self, removals: Sequence[Removal]) -> list[Traffic | None]:
         links = [read_link(self._netlink, each.host_end) for each in removals]
-        doomed = [link for link in links if link is not None and is_ours(link)]
-        if doomed:
-            requests = [messages.set_group(link.name, DOOMED_GROUP) for link in doomed]
-            requests.append(messages.delete_group(DOOMED_GROUP))
-            answers = self._netlink.exchange(requests)
-            for request, answer in zip(requests, answers, strict=True):
-                if answer.code not in {0, errno.ENODEV}:
-                    raise KernelError(request.what, answer.code, answer.detail)
+        delete_together(self._netlink, [link for link in links if link is not None and is_ours(link)])
         return [None if link is None else link.traffic for link in links]
 
     def _forget_neighbours(self, removals: Sequence[Removal]) -> None:

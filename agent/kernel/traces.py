@@ -7,10 +7,11 @@ from agent.core.hostplan import is_our_bridge, originals_in
 from agent.core.identity import is_ours, leased_address
 from agent.errors import KernelError
 from agent.kernel import conntrack, decode, messages, sysctl
+from agent.kernel.doom import delete_together
 from agent.kernel.host import host_links
 from agent.kernel.netlink import Netlink
 from agent.kernel.ruleset import Ruleset
-from agent.model import DOOMED_GROUP, Link
+from agent.model import Link
 
 _IPV4_BYTES: Final = 4
 _IPV6_BYTES: Final = 16
@@ -27,7 +28,7 @@ def remove_traces() -> list[str]:
         host_ends = [link for link in links if is_ours(link)]
         bridges = [link for link in links if is_our_bridge(link)]
         leased = _leased(netlink, host_ends, bridges)
-        _delete_all(netlink, host_ends)
+        delete_together(netlink, host_ends)
         removed = [f"{len(host_ends)} veth pairs"] if host_ends else []
         removed += [_delete_bridge(netlink, bridge) for bridge in bridges]
     removed += Ruleset().remove()
@@ -55,15 +56,6 @@ def _leased(netlink: Netlink, host_ends: list[Link], bridges: list[Link]) -> lis
 
 def _shifted(address: bytes, by: int) -> bytes:
     return (int.from_bytes(address) + by).to_bytes(len(address))
-
-
-def _delete_all(netlink: Netlink, links: list[Link]) -> None:
-    requests = [messages.set_group(link.name, DOOMED_GROUP) for link in links]
-    if requests:
-        requests.append(messages.delete_group(DOOMED_GROUP))
-    for request, answer in zip(requests, netlink.exchange(requests), strict=True):
-        if answer.code not in _GONE:
-            raise KernelError(request.what, answer.code, answer.detail)
 
 
 def _delete_bridge(netlink: Netlink, bridge: Link) -> str:

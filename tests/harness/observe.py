@@ -8,6 +8,7 @@ from typing import Any
 from tests.harness.netns import Name, enter
 
 Item = dict[str, Any]
+_SNMP = Path("/proc/thread-self/net/snmp")
 
 
 def run(*args: str | bytes, netns: Name | None = None) -> str:
@@ -72,6 +73,19 @@ def nft_text() -> str:
 def conntrack_list() -> list[str]:
     """One line per tracked connection, both families."""
     return [line for family in ("ipv4", "ipv6") for line in run("conntrack", "-L", "-f", family).splitlines()]
+
+
+def tcp_retransmits(*namespaces: Name) -> int:
+    """How many TCP segments were ever sent again from these namespaces.
+
+    A lost packet shows here however busy the machine is, which makes gaps in time long too.
+    """
+    total = 0
+    for netns in namespaces:
+        with enter(netns):
+            names, values = (line.split() for line in _SNMP.read_text().splitlines() if line.startswith("Tcp:"))
+        total += int(values[names.index("RetransSegs")])
+    return total
 
 
 def sysctl(name: str, netns: Name | None = None) -> str:

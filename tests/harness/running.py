@@ -17,6 +17,7 @@ from agent.demo.process import AgentProcess, Record
 Tables = Mapping[str, Mapping[str, Any]]
 METRICS = "127.0.0.1:9853"
 SOCKET = "/run/vethd/vethd.sock"
+STATE = "/run/vethd.state"
 
 
 def to_toml(tables: Tables) -> str:
@@ -42,14 +43,14 @@ class Agent(AgentProcess):
     """One configuration, and the process that runs with it while it runs.
 
     `tables` are laid over the defaults table by table: ``{"network.default": {"mtu": 1400}}``.
-    State lives in `directory`, which may be given to another agent on another private host: that
-    is a reboot.
+    `directory` holds the config. State lives in the host's memory, as its disk is not to be waited for;
+    `tables` may put it elsewhere.
     """
 
     def __init__(self, host: PrivateHost, directory: Path, tables: Tables | None = None) -> None:
         super().__init__(host, directory / "vethd.toml")
         self.tables: dict[str, dict[str, Any]] = {
-            "agent": {"state_dir": str(directory / "state"), "socket": SOCKET},
+            "agent": {"state_dir": STATE, "socket": SOCKET},
             "metrics": {"listen": METRICS},
         }
         self.configure(tables or {})

@@ -78,6 +78,28 @@ def test_half_of_it_is_not_loaded(ground: Ground, family: str) -> None:
     assert ground.ruleset.is_loaded()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "flush ruleset",
+        "flush table inet vethd",
+        "flush set bridge vethd guests",
+        "insert rule inet vethd forward drop",
+        "add chain inet vethd postrouting { policy drop; }",
+        "add element bridge vethd guests { theirs }",
+        # Declared otherwise, it cannot be declared as ours any more.
+        "delete table bridge vethd; add table bridge vethd; add set bridge vethd guests { type ether_addr; }",
+    ],
+)
+def test_whatever_somebody_made_of_it_loading_puts_it_right(ground: Ground, change: str) -> None:
+    ground.ruleset.load([WEB], [ONE, TWO])
+    before = table()
+    observe.run("nft", change)
+    assert table() != before
+    ground.ruleset.load([WEB], [ONE, TWO])
+    assert table() == before
+
+
 def test_what_nftables_refuses_is_told_in_one_line_and_leaves_the_old(ground: Ground) -> None:
     before = table()
     with pytest.raises(HostError, match=r"^nftables: Error: .*; the kernel needs nf_tables") as caught:

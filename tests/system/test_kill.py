@@ -20,6 +20,7 @@ from tests.harness.waiting import eventually
 
 FAULT = "VETHD_FAULT_KILL_AFTER"
 MOST_STEPS = 60
+HANDS = 2
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,14 @@ def stopped(start_agent: StartAgent) -> Agent:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", WORK)
-def test_killed_after_any_step_of(stopped: Agent, kind: str) -> None:
+@pytest.mark.parametrize("first", range(1, HANDS + 1))
+def test_killed_after_any_step_of(stopped: Agent, kind: str, first: int) -> None:
+    """Shared out: each of the tests takes the steps `first`, `first` + HANDS and so on."""
     work = WORK[kind]
-    for steps in itertools.count(1):
+    _lay_out(stopped.start(), work.begin)
+    stopped.stop()
+    for steps in itertools.count(first, HANDS):
         assert steps < MOST_STEPS, "it never came to an end"
-        _lay_out(stopped, work.begin)
         mark = stopped.mark()
         stopped.start(ready=False, env={FAULT: str(steps)})
         # It may not even come that far.
@@ -73,6 +77,7 @@ def test_killed_after_any_step_of(stopped: Agent, kind: str) -> None:
         killed = _was_killed(stopped, work)
         stopped.start()
         _assert_right(stopped, {"other", "web"} if work.end else {"other"})
+        _lay_out(stopped, work.begin)
         stopped.stop()
         if not killed:
             assert steps > work.fewest_steps
@@ -100,13 +105,12 @@ def test_killed_while_it_starts(start_agent: StartAgent, sends: int) -> None:
 def _lay_out(agent: Agent, web: bool) -> None:
     """Bring `web` into being, networked, or out of it."""
     there = "web" in observe.run("ip", "netns", "list")
-    if web == there:
-        return
-    (add_named if web else delete_named)("web")
-    agent.start()
-    if web:
+    if web and not there:
+        add_named("web")
         agent.wait_ready("web")
-    agent.stop()
+    elif there and not web:
+        delete_named("web")
+        eventually(lambda: len(observe.host_ends()) == 1, 3, "web is taken down")
 
 
 def _was_killed(agent: Agent, work: Work) -> bool:

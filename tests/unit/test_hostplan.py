@@ -1,7 +1,7 @@
 """The host's side: from any state to bridges, addresses, forwarding; what is not ours is refused, never changed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 import pytest
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from agent.core import hostplan
 from agent.core.hostplan import (
+    ACCOUNTING,
     FORWARDING,
     FORWARDING6,
+    SETTINGS,
     AddBridgeAddress,
-    AddBridgeRoute,
     HostSeen,
-    HostStep,
     MakeBridge,
     SetBridge,
     WriteSetting,
@@ -29,7 +29,8 @@ from agent.core.hostplan import (
 from agent.core.identity import bridge_alias, bridge_mac
 from agent.errors import HostError
 from agent.model import Address, Link, Network, Route, Uplink
-from tests.unit.model_kernel import ON_LINK_METRIC, SMALLEST_IPV6_MTU, Refused, on_link
+from tests.unit.model_host import ModelHost
+from tests.unit.model_kernel import SMALLEST_IPV6_MTU, on_link
 from tests.unit.worlds import OTHER_MAC, link, network
 
 UPLINK = Uplink("up0", 2, 1500)
@@ -38,70 +39,6 @@ LAB = network("lab", "10.9.0.0/24", "", bridge="vethd-lab", mtu=9000)
 BEFORE = {FORWARDING: "0", FORWARDING6: "0"}
 THEIRS = frozenset({Address(2, b"\xc0\0\2\2", 24)})
 THEIR_ROUTES = frozenset({Route(2, b"", 0, b"\xc0\0\2\1", 2, 0), Route(2, b"\xc0\0\2\0", 24, b"", 2, 0)})
-
-
-@dataclass
-class ModelHost:
-    """What the kernel does with each step; `Refused` where it would not do it."""
-
-    seen: HostSeen
-
-    def run(self, plan: Sequence[HostStep]) -> "ModelHost":
-        for step in plan:
-            self.apply(step)
-        return self
-
-    def apply(self, step: HostStep) -> None:
-        match step:
-            case MakeBridge(name, mac, mtu):
-                if self.seen.bridges[name] is not None:
-                    raise Refused(f"EEXIST: {name}")
-                index = 50 + len([each for each in self.seen.bridges.values() if each])
-                made = link(index, name, "bridge", mac=mac, mtu=mtu, up=False, carrier=False)
-                self._set_bridge(made)
-            case SetBridge(name, mac, mtu, alias):
-                if len(alias.encode()) > 255:
-                    raise Refused("EINVAL: IFALIASZ")
-                was = self._bridge(name)
-                self._set_bridge(replace(was, mac=mac, mtu=mtu, alias=alias, up=True))
-                if not was.up:
-                    for each in self.seen.addresses:
-                        self._add_route(each, was.index)
-            case AddBridgeAddress(name, address):
-                bridge = self._bridge(name)
-                added = Address(bridge.index, address.packed, address.network.prefixlen)
-                same = [
-                    each
-                    for each in self.seen.addresses
-                    if (each.device, each.address) == (bridge.index, address.packed)
-                ]
-                if added in same or (same and address.version == 6):
-                    return
-                self.seen = replace(self.seen, addresses=self.seen.addresses | {added})
-                self._add_route(added, bridge.index)
-            case AddBridgeRoute(name, address):
-                bridge = self._bridge(name)
-                if not bridge.up:
-                    raise Refused("ENETDOWN")
-                self._add_route(Address(bridge.index, address.packed, address.network.prefixlen), bridge.index)
-            case WriteSetting(name, value):
-                assert self.seen.settings[name] is not None
-                self.seen = replace(self.seen, settings={**self.seen.settings, name: value})
-
-    def _bridge(self, name: str) -> Link:
-        found = self.seen.bridges[name]
-        if found is None:
-            raise Refused(f"ENODEV: {name}")
-        return found
-
-    def _set_bridge(self, bridge: Link) -> None:
-        self.seen = replace(self.seen, bridges={**self.seen.bridges, bridge.name: bridge})
-
-    def _add_route(self, address: Address, device: int) -> None:
-        if address.device == device and address.prefix < 8 * len(address.address):
-            metric = ON_LINK_METRIC[2 if len(address.address) == 4 else 10]
-            added = on_link(device, address.address, address.prefix, metric)
-            self.seen = replace(self.seen, routes=self.seen.routes | {added})
 
 
 def fresh(*networks: Network, settings: Mapping[str, str | None] | None = None) -> HostSeen:
@@ -262,10 +199,7 @@ def test_a_bridge_that_was_made_when_the_agent_died_is_recognised() -> None:
     assert isinstance(steps[0], SetBridge)
 
 
-_SETTINGS = st.dictionaries(
-    st.sampled_from([FORWARDING, FORWARDING6, "net/ipv4/conf/all/rp_filter"]),
-    st.text("0123456789", min_size=1, max_size=3),
-)
+_SETTINGS = st.dictionaries(st.sampled_from(SETTINGS), st.text("0123456789", min_size=1, max_size=3))
 
 
 @given(st.from_regex(r"[A-Za-z0-9_-]{1,32}", fullmatch=True), _SETTINGS)
@@ -279,8 +213,23 @@ def test_originals_are_read_back_from_the_alias(name: str, originals: dict[str, 
 
 @given(st.text())
 def test_any_alias_can_be_read(alias: str) -> None:
-    originals_in(alias)
+    assert originals_in(alias).keys() <= set(SETTINGS)
     assert originals_in("vethd:network web") == {}
+
+
+def test_an_alias_that_somebody_wrote_cannot_have_any_file_written() -> None:
+    assert originals_in(f"vethd:network web restore kernel/core_pattern=|/x ../../etc/x=1 {FORWARDING}=0") == {
+        FORWARDING: "0"
+    }
+
+
+def test_accounting_is_switched_on_where_it_is_wanted_and_there() -> None:
+    settings = {FORWARDING: "1", FORWARDING6: "1", ACCOUNTING: "0"}
+    seen = fresh(WEB, settings=settings)
+    assert WriteSetting(ACCOUNTING, "1") in host_plan([WEB], seen, {}, accounting=True)
+    assert not [step for step in host_plan([WEB], seen, {}) if isinstance(step, WriteSetting)]
+    without = fresh(WEB, settings=settings | {ACCOUNTING: None})
+    assert not [step for step in host_plan([WEB], without, {}, accounting=True) if isinstance(step, WriteSetting)]
 
 
 def test_mtu_is_the_network_s_or_the_uplink_s() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.core.identity import host_end_name
 from agent.kernel.members import Member
-from agent.kernel.ruleset import Ruleset
+from agent.kernel.ruleset import _STATIC_SETS, Ruleset
 from agent.model import Cookie, Network, Port
 from tests.unit.worlds import lease_in, network
 
@@ -98,11 +98,14 @@ def test_only_the_sets_differ_there_is_no_rule_per_network_or_namespace() -> Non
     assert re.sub(r"\s*set .*", "", template) == re.sub(r"\s*set .*", "", lone)
 
 
-def test_both_tables_are_replaced_whole_in_one_transaction() -> None:
+def test_there_are_two_tables_and_nothing_else() -> None:
     text = render(WEB)
-    for family in ("inet", "bridge"):
-        first, gone, again = (text.index(line) for line in (
-            f"table {family} vethd\n", f"delete table {family} vethd\n", f"table {family} vethd {{",
-        ))  # fmt: skip
-        assert first < gone < again
-    assert text.count("table ") == 6
+    assert re.findall(r"^\w.*", text, re.MULTILINE) == ["table inet vethd {", "table bridge vethd {"]
+
+
+def test_every_set_that_does_not_count_is_emptied_before_it_is_filled() -> None:
+    declared = {
+        family: tuple(re.findall(r"set (\w+) \{(?! type \w+; size \d+; flags dynamic)", table))
+        for family, table in re.findall(r"^table (\w+) vethd \{(.*?)^\}", render(WEB), re.DOTALL | re.MULTILINE)
+    }
+    assert declared == _STATIC_SETS

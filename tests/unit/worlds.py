@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from agent.core.identity import address6_of, alias_of, bridge_mac, host_end_mac, host_end_name, netns_mac
 from agent.model import (
-    DOOMED_GROUP,
     LINK_GROUP,
     ROUTE_PROTOCOL,
     Address,
@@ -210,7 +209,7 @@ def _host_ends(draw: st.DrawFn, desired: Attachment) -> Link:
         mtu=draw(_mostly(desired.bridge.mtu, st.sampled_from([900, 1400, 65535]))),
         up=up,
         carrier=False,
-        group=draw(_mostly(LINK_GROUP, st.sampled_from([0, DOOMED_GROUP]))),
+        group=draw(_mostly(LINK_GROUP, st.sampled_from([0, 1 << 30]))),
         alias=draw(_mostly(alias_of(desired.name), st.sampled_from(["", "uplink of rack 7", "vethd:former"]))),
         master=master,
         isolated=master != 0 and draw(st.booleans()),

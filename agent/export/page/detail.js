@@ -100,7 +100,7 @@ function build(mine) {
       chart),
     element("div", { class: "columns" },
       element("section", { class: "card" }, element("h3", {}, "Lease"), facts(leaseOf(namespace))),
-      element("section", { class: "card" }, element("h3", {}, "Traffic since it appeared"), facts(trafficOf(told.traffic))),
+      element("section", { class: "card" }, element("h3", {}, "Traffic since it appeared"), facts([...trafficOf(told.traffic), ...connectionsOf(told.connections)])),
       element("section", { class: "card" }, element("h3", {}, "Why"), ...why(namespace, told))),
     element("section", { class: "card" }, element("h3", {}, "Events"), eventsOf(told.events)),
   );
@@ -145,6 +145,15 @@ function trafficOf(traffic) {
     ["\u00a0", lost("receive")],
     ["Sent", `${bytes(traffic.transmit_bytes)}, ${number(traffic.transmit_packets)} packets`],
     ["\u00a0", lost("transmit")],
+  ];
+}
+
+function connectionsOf(connections) {
+  if (!connections) return [];
+  const entries = connections.entries.map(([protocol, state, count]) => `${number(count)} ${protocol} ${state}`);
+  return [
+    ["Connections", `${number(connections.opened)} opened, ${number(connections.accepted)} accepted`],
+    ["Tracked now", entries.join(", ")],
   ];
 }
 
