@@ -139,9 +139,9 @@ def test_anything_else_is_none_and_nothing_hangs(namespaces: Namespaces, make: o
     assert len(os.listdir("/proc/self/fd")) == files
 
 
-@pytest.mark.parametrize("kind", ["uts", "ipc", "mnt"])
+@pytest.mark.parametrize("kind", ["uts", "ipc"])
 def test_a_namespace_of_another_kind_is_not_entered(namespaces: Namespaces, kind: str) -> None:
-    # A mount namespace can be mounted only in an older one.
+    # Not a mount namespace: whether one may be mounted depends on numbers that follow no order.
     with subprocess.Popen(["unshare", "--mount", "--uts", "sh", "-c", "echo; read _"], stdin=-1, stdout=-1) as child:
         assert child.stdout is not None
         child.stdout.readline()

@@ -101,8 +101,12 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "/" && document.activeElement !== search) {
     event.preventDefault();
-    if (overview.hidden) location.hash = "#/";
-    requestAnimationFrame(() => search.focus());
+    if (overview.hidden) {
+      addEventListener("hashchange", () => search.focus(), { once: true });
+      location.hash = "#/";
+    } else {
+      search.focus();
+    }
   } else if (event.key === "Escape" && overview.hidden) {
     location.hash = "#/";
   }
