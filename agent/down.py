@@ -1,6 +1,6 @@
 """``vethd down``: removes every trace of vethd from the host, with the agent stopped."""
 
-import contextlib
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from agent.config import Config
@@ -15,20 +15,18 @@ def take_down(config: Config) -> list[str]:
     Raises HostError while an agent runs, KernelError when the kernel refuses.
     """
     require_privileges()
-    with _no_agent():
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(claim_host())
+        except HostError:
+            raise HostError("the agent runs and would make everything anew; stop it first") from None
         removed = remove_traces()
         removed += [f"file {path}" for path in _files(config) if _unlink(path)]
-    for directory in (config.state_dir, config.socket.parent):
-        with contextlib.suppress(OSError):
+        _unlink(lock)
+    for directory in {config.state_dir, config.socket.parent, lock.parent}:
+        with suppress(OSError):
             directory.rmdir()
     return removed
-
-
-def _no_agent() -> contextlib.AbstractContextManager[object]:
-    try:
-        return claim_host()
-    except HostError:
-        raise HostError("the agent runs and would make everything anew; stop it first") from None
 
 
 def _files(config: Config) -> list[Path]:

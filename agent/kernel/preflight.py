@@ -1,15 +1,19 @@
 """What must be true before anything is touched: privileges, and no second agent on this host."""
 
+import fcntl
+import os
 import re
-import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from agent.errors import HostError
+from agent.kernel.namespaces import cookie_of
+from agent.kernel.netlink import Netlink
 
 _CAPABILITIES: Final = {"CAP_NET_BROADCAST": 11, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
-# Abstract: it belongs to the network namespace, which is the host, and dies with the process.
-_LOCK: Final = "\0vethd"
+LOCK_DIRECTORY: Final = Path("/run/vethd")
 
 
 def require_privileges() -> None:
@@ -20,15 +24,23 @@ def require_privileges() -> None:
         raise HostError(f"vethd lacks {' and '.join(missing)}; run it as root or by its systemd unit")
 
 
-def claim_host() -> socket.socket:
-    """Return the lock that makes this the only vethd of this network namespace; hold it open.
+@contextmanager
+def claim_host() -> Iterator[Path]:
+    """Be the only vethd of this network namespace while the block lasts; yields the lock file.
 
-    Raises HostError when another one runs.
+    The lock goes with the process; only root can take it. Raises HostError when another vethd
+    runs, or the file cannot be made.
     """
-    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    with Netlink() as netlink:
+        path = LOCK_DIRECTORY / f"{cookie_of(netlink)}.lock"
     try:
-        lock.bind(_LOCK)
+        LOCK_DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        lock.close()
-        raise HostError("another vethd runs on this host; see: vethd status") from error
-    return lock
+        raise HostError(f"{path}: cannot be made: {error.strerror}; vethd needs it to be the only one") from error
+    with os.fdopen(descriptor):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HostError("another vethd runs on this host; see: vethd status") from error
+        yield path
