@@ -172,3 +172,20 @@ def test_motion_is_left_out_for_those_who_ask(look: Callable[..., Browser]) -> N
         first: float = page.run(seen)
         eventually(lambda: page.run(seen) > first + 2, 6, "three samples have come")
         assert page.run("return frames_()") - before <= 8, "drawn with the samples, not on and on"
+
+
+def test_of_many_only_what_can_be_seen_is_drawn(agent: Agent, browser: Browser) -> None:
+    names = [f"web-{number}" for number in range(300)]
+    netns.add_many(names)
+    for name in names:
+        agent.wait_ready(name)
+    browser.open(URL)
+    eventually(lambda: browser.text("#count") == "300 namespaces", 10, "all are counted")
+    assert len(browser.texts(NAMES)) < 60
+    browser.click(".c-name button")
+    browser.press("/", "ArrowDown", "End")
+    assert browser.run("return document.activeElement.querySelector('a').textContent") == "web-299"
+    assert browser.run("return document.activeElement.getBoundingClientRect().bottom <= innerHeight")
+    assert len(browser.texts(NAMES)) < 60
+    browser.press("/", *"web-123")
+    eventually(lambda: browser.texts(NAMES) == ["web-123"], 2, "the search finds the one")
