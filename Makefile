@@ -82,6 +82,7 @@ demo: setup ## See it work in a private copy of a host; nothing outside is touch
 
 bench: setup ## Measure it beside a shell script, CNI and netavark
 	@$(call install_missing,$(DEBIAN_BENCH))
+	@$(call install_unstarted,prometheus-node-exporter,prometheus-node-exporter)
 	$(BIN)/python -m tests.bench
 
 install: packages ## Install the service: /opt/vethd, /etc/vethd/vethd.toml (kept if there), the systemd unit

@@ -12,12 +12,28 @@ _NOTHING: Final = Traffic()
 
 @dataclass(slots=True)
 class Account:
-    """One namespace's traffic: what former devices ``carried``, and the ``last`` sample of this one."""
+    """One namespace's traffic: what former devices ``carried``, and the ``last`` sample of this one.
+
+    ``inside`` is the last sample of the end inside, which knows of drops that the host end does not.
+    """
 
     network: str
     device: int
     carried: Traffic
     last: Traffic
+    inside: Traffic = _NOTHING
+
+    @property
+    def present(self) -> Traffic:
+        """What this device carried. One drop may be told by both ends: the larger count is certain."""
+        if self.inside == _NOTHING:
+            return self.last
+        return self.last._replace(
+            rx_errors=max(self.last.rx_errors, self.inside.rx_errors),
+            rx_dropped=max(self.last.rx_dropped, self.inside.rx_dropped),
+            tx_errors=max(self.last.tx_errors, self.inside.tx_errors),
+            tx_dropped=max(self.last.tx_dropped, self.inside.tx_dropped),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +59,8 @@ class Ledger:
             self._accounts[cookie] = Account(network, device, Traffic(), sample)
             return
         if account.device != device:
-            account.carried = total((account.carried, account.last))
-            account.device, account.last = device, Traffic()
+            account.carried = total((account.carried, account.present))
+            account.device, account.last, account.inside = device, _NOTHING, _NOTHING
         account.last = _later(account.last, sample)
 
     def books(self) -> Books:
@@ -72,6 +88,13 @@ class Ledger:
             if account.device in traffic:
                 account.last = _later(account.last, mirrored(traffic[account.device]))
 
+    def note_inside(self, samples: Mapping[Cookie, Traffic]) -> None:
+        """Take samples of the ends inside namespaces, told from their own side."""
+        for cookie, sample in samples.items():
+            account = self._accounts.get(cookie)
+            if account is not None:
+                account.inside = _later(account.inside, sample)
+
     def note_last(self, cookie: Cookie, network: str, host_end: Traffic) -> None:
         """Take the sample of a host end that was just removed, whichever device it was."""
         account = self._accounts.get(cookie)
@@ -82,7 +105,7 @@ class Ledger:
         account = self._accounts.pop(cookie, None)
         if account is None:
             return Traffic()
-        carried = total((account.carried, account.last))
+        carried = total((account.carried, account.present))
         self._closed[account.network] = total((self._closed.get(account.network, Traffic()), carried))
         return carried
 
@@ -91,14 +114,14 @@ class Ledger:
         account = self._accounts.get(cookie)
         if account is None:
             return None
-        return account.last if account.carried == _NOTHING else total((account.carried, account.last))
+        return account.present if account.carried == _NOTHING else total((account.carried, account.present))
 
     def totals(self) -> Iterator[tuple[str, Traffic]]:
         """Yield what each network carried, namespaces that are gone included."""
         sums = dict(self._closed)
         for account in self._accounts.values():
             former = sums.get(account.network, Traffic())
-            sums[account.network] = total((former, account.carried, account.last))
+            sums[account.network] = total((former, account.carried, account.present))
         yield from sums.items()
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 from agent.core.connections import Flows
-from agent.kernel.counters import read_traffic
+from agent.kernel.counters import read_inside, read_traffic
 from agent.kernel.flows import Table, count_flows, read_table
 from agent.kernel.openings import open_netfilter, read_openings
 from agent.model import Cookie, Traffic
@@ -22,7 +22,8 @@ class Sampler:
         self.table = Table(0, 0, ())
 
     async def sample(self) -> Mapping[int, Traffic]:
-        """Read traffic and opened connections now, conntrack's table if the last look is old enough.
+        """Read traffic and opened connections now; conntrack's table, and what only the ends inside
+        namespaces know of drops, if the last look is old enough.
 
         Returns the counters of all devices of the host, by ifindex. Raises KernelError.
         """
@@ -33,6 +34,7 @@ class Sampler:
             if time.monotonic() >= self._flows_due:
                 flows, self.table = await asyncio.to_thread(_read_flows, self._world.holders())
                 self._world.connections.note_flows(flows)
+                self._world.ledger.note_inside(await asyncio.to_thread(read_inside, dict(self._world.inside)))
                 self._flows_due = time.monotonic() + self._world.config.conntrack_interval
             return traffic
 

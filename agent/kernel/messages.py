@@ -37,6 +37,7 @@ from agent.kernel.rtnetlink import (
     IFLA_MASTER,
     IFLA_MTU,
     IFLA_NET_NS_FD,
+    IFLA_TARGET_NETNSID,
     IN6_ADDR_GEN_MODE_NONE,
     NDA_DST,
     NDA_LLADDR,
@@ -75,6 +76,12 @@ def get_link(name: str) -> Request:
 def get_link_by_index(index: int) -> Request:
     """Ask for one device by number."""
     return Request(RTM_GETLINK, 0, IFINFO.pack(AF_UNSPEC, 0, index, 0, 0), f"read device {index}")
+
+
+def get_link_inside(nsid: int, index: int) -> Request:
+    """Ask for a device of another namespace, by the number the host knows that by."""
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + number(IFLA_TARGET_NETNSID, nsid)
+    return Request(RTM_GETLINK, 0, body, f"read device {index} of namespace {nsid}")
 
 
 def dump_links() -> Request:

@@ -14,6 +14,7 @@ from agent.core.policy import choose
 from agent.core.roster import Incident, Record, State
 from agent.core.steps import Step
 from agent.errors import NamespaceGone, NoFreeAddress, VethdError
+from agent.kernel.counters import Place
 from agent.kernel.crew import Crew
 from agent.kernel.namespaces import Handle
 from agent.kernel.reaper import Last, Removal
@@ -74,6 +75,7 @@ class Names:
         name = self._world.name_of(cookie)
         last = await self._detach(cookie)
         self._world.strays.discard(cookie)
+        self._world.inside.pop(cookie, None)
         carried = self._world.ledger.close(cookie)
         opened, accepted = self._world.connections.close(cookie, last.opened, last.accepted)
         former = self._world.roster.last_record(cookie)
@@ -209,6 +211,7 @@ class Names:
         self._world.ledger.note(cookie, network.name, host_end.index, host_end.traffic)
         if host_end.peer_nsid is not None:
             self._world.attached[host_end.peer_nsid] = cookie
+            self._world.inside[cookie] = Place(host_end.peer_nsid, host_end.peer, host_end.index)
 
     def _failed(self, record: Record, reason: str, orphans: tuple[Cookie, ...] = ()) -> Outcome:
         record.failures += 1

@@ -10,6 +10,7 @@ from agent.core.hostplan import HostSeen
 from agent.core.identity import cookie_of, host_end_name, is_ours, leased_address
 from agent.core.ledger import Ledger
 from agent.core.roster import Roster
+from agent.kernel.counters import Place
 from agent.kernel.members import Member
 from agent.model import Bridge, Cookie, Lease, Link, Network, Traffic, Uplink
 from agent.state.leases import Memory
@@ -21,9 +22,10 @@ class World:
 
     ``bridges`` and ``uplink`` are what the last look at the host saw; ``host`` is that look
     itself, None before the first. ``attached`` maps the host's numbers for namespaces
-    (nsid) to cookies, ``strays`` are namespaces that had an attachment at start, ``dropped``
-    and ``heard`` count lost and taken events by source, ``queued`` is how many keys are dirty,
-    ``resynced`` when everything was marked last (Unix time).
+    (nsid) to cookies, ``inside`` says where their devices are, ``strays`` are namespaces that
+    had an attachment at start, ``dropped`` and ``heard`` count lost and taken events by source,
+    ``queued`` is how many keys are dirty, ``resynced`` when everything was marked last (Unix
+    time).
     """
 
     config: Config
@@ -37,6 +39,7 @@ class World:
     host: HostSeen | None = None
     host_problem: str = "the host's side is not set up yet"
     attached: dict[int, Cookie] = field(default_factory=dict)
+    inside: dict[Cookie, Place] = field(default_factory=dict)
     strays: set[Cookie] = field(default_factory=set)
     dropped: dict[str, int] = field(default_factory=dict)
     heard: dict[str, int] = field(default_factory=dict)

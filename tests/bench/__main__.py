@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.errors import VethdError
-from tests.bench import alone, machine, side_by_side
+from tests.bench import alone, machine, scrapes, side_by_side
 from tests.bench.contenders import Contender, Vethd
 from tests.bench.ground import Ground
 from tests.bench.peers import PEERS, PeerFailed
@@ -20,6 +20,8 @@ from tests.bench.verdict import verdicts
 _RESULTS = Path(__file__).resolve().parents[2] / "bench-results"
 # Three contenders with 900 namespaces each: the kernel frees namespaces one by one, so more make it crawl.
 _PEERS_A_SESSION = 2
+_WATCHED = 1000
+_WATCH_TRIALS = 40
 _BEGIN = time.monotonic()
 
 
@@ -32,6 +34,7 @@ def main() -> int:
     load = machine.load()
     try:
         results = _measure(QUICK if quick else FULL)
+        watching = "" if quick else scrapes.render(scrapes.measure(_WATCHED, _WATCH_TRIALS, _say))
     except VethdError as error:
         print(f"cannot be measured here: {error}", file=sys.stderr)
         return 1
@@ -39,7 +42,7 @@ def main() -> int:
         return 130
     facts = [*machine.describe(), f"load before and after: {load}, {machine.load()}"]
     found = verdicts(results)
-    text = "\n\n".join([render(results), "\n".join(f"- {each}" for each in (*found, *facts))])
+    text = "\n\n".join([render(results), watching, "\n".join(f"- {each}" for each in (*found, *facts))])
     print(text)
     _say(f"written to {_write(text)}")
     return int(quick and not all(verdict.holds for verdict in found))

@@ -8,7 +8,7 @@ import pytest
 from agent.demo import internet, uplink
 from tests.conftest import StartAgent
 from tests.harness import netns, observe
-from tests.harness.expect import GATEWAY4, address4
+from tests.harness.expect import GATEWAY4, address4, host_end
 from tests.harness.running import Agent
 from tests.harness.waiting import eventually
 
@@ -28,7 +28,7 @@ def web(start_agent: StartAgent) -> Agent:
 @pytest.fixture
 def quiet(start_agent: StartAgent) -> Agent:
     """The same without IPv6, whose own chatter would be counted, rightly."""
-    agent = start_agent({"network.default": {"subnet6": ""}})
+    agent = start_agent({"network.default": {"subnet6": ""}, "metrics": {"conntrack_interval": 0.001}})
     observe.set_sysctl("net/ipv6/conf/vethd0/disable_ipv6", "1")
     netns.add_netns("web")
     agent.wait_ready("web")
@@ -72,6 +72,20 @@ def test_traffic_is_exact_in_both_directions(quiet: Agent) -> None:
         "receive_packets": 50,
         "receive_bytes": 50 * (500 + HEADERS),
     }
+
+
+def test_drops_that_only_the_end_inside_knows_are_told(quiet: Agent) -> None:
+    name = "vethd_network_receive_drop_total"
+    assert quiet.metric(name, netns="web") == 0
+    frame = bytes.fromhex("ffffffffffff 027eac1b0001 88b5") + bytes(50)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((host_end("web")["ifname"], 0))
+        for _ in range(7):
+            # No process and no protocol inside takes this.
+            raw.send(frame)
+    eventually(lambda: quiet.metric(name, netns="web") == 7, 2, "all seven are told")
+    (device,) = observe.ip_json("-s", "link", "show", "dev", host_end("web")["ifname"])
+    assert device["stats64"]["tx"]["dropped"] == 0
 
 
 def test_connections_are_counted_one_by_one_in_both_directions(web: Agent) -> None:
