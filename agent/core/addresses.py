@@ -21,6 +21,8 @@ class LeaseTable:
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self._base = int(network.subnet.network_address)
+        self._base6 = int(network.subnet6.network_address) if network.subnet6 else None
         self._end = _FIRST + network.capacity
         self._fresh = _FIRST
         self._held: dict[Cookie, int] = {}
@@ -45,10 +47,8 @@ class LeaseTable:
 
     def holder(self, address: bytes) -> Cookie | None:
         """Return the namespace that holds an address of either family."""
-        subnet = self._network.subnet if len(address) == _IPV4_BYTES else self._network.subnet6
-        if subnet is None:
-            return None
-        return self._holder.get(int.from_bytes(address) - int(subnet.network_address))
+        base = self._base if len(address) == _IPV4_BYTES else self._base6
+        return None if base is None else self._holder.get(int.from_bytes(address) - base)
 
     def held(self) -> Iterator[tuple[Cookie, Lease]]:
         """Yield every namespace that has a lease, with it."""

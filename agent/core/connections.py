@@ -48,8 +48,8 @@ class Connections:
 
     def counted(self, cookie: Cookie) -> tuple[int, int]:
         """Return how many connections a namespace opened and accepted."""
-        opened, accepted = self._counts.get(cookie, (_Count(), _Count()))
-        return opened.sum, accepted.sum
+        counts = self._counts.get(cookie)
+        return (0, 0) if counts is None else (counts[0].sum, counts[1].sum)
 
     def entries(self, cookie: Cookie) -> Mapping[tuple[str, str], int]:
         """Return a namespace's entries by protocol and state, as of the last refresh."""

@@ -118,11 +118,13 @@ class Ledger:
 
     def totals(self) -> Iterator[tuple[str, Traffic]]:
         """Yield what each network carried, namespaces that are gone included."""
-        sums = dict(self._closed)
+        parts: dict[str, list[Traffic]] = {network: [sums] for network, sums in self._closed.items()}
         for account in self._accounts.values():
-            former = sums.get(account.network, Traffic())
-            sums[account.network] = total((former, account.carried, account.present))
-        yield from sums.items()
+            parts.setdefault(account.network, []).append(account.present)
+            if account.carried != _NOTHING:
+                parts[account.network].append(account.carried)
+        for network, carried in parts.items():
+            yield network, total(carried)
 
 
 def mirrored(traffic: Traffic) -> Traffic:

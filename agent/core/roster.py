@@ -7,7 +7,6 @@ others are aliases. A name may lead to another namespace from one moment to the 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Final, Literal
 
 from agent.core.identity import host_end_name
@@ -53,7 +52,7 @@ class Record:
     @property
     def name(self) -> str:
         """The file's name; bytes that are no UTF-8 are surrogate escapes."""
-        return PurePath(self.path).name
+        return self.path.rpartition("/")[2]
 
     @property
     def device(self) -> str | None:

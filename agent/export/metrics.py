@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from agent.export.exposition import render
-from agent.export.families import namespace_families
+from agent.export.families import NamespaceFamilies
 from agent.export.views import STATES, attached
 from agent.kernel.flows import Table
 from agent.model import Traffic
@@ -40,7 +40,7 @@ class Metrics:
 
     def __init__(self, world: World, table: Callable[[], Table], lag: Callable[[], float]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._world = world
+        self._families = NamespaceFamilies(world)
         self.registry = CollectorRegistry()
         self._plumb = Histogram(
             "vethd_plumb_duration_seconds",
@@ -66,7 +66,7 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         openmetrics = content_type.startswith("application/openmetrics-text")
         body = encode(self.registry).removesuffix(_EOF)
-        body += render(namespace_families(self._world), openmetrics).encode()
+        body += render(self._families.collect(), openmetrics).encode()
         return (body + _EOF if openmetrics else body), content_type
 
     def on_notice(self, notice: Mapping[str, Any]) -> None:
