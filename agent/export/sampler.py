@@ -12,7 +12,6 @@ from agent.kernel.openings import open_netfilter, read_openings
 from agent.model import Cookie, Traffic
 from agent.reconciler.world import World
 
-
 # One question for each namespace, 0.1 ms of processor time each: asked seldom.
 _INSIDE_INTERVALS: Final = 6
 
