@@ -123,7 +123,6 @@ class _App:
             group.create_task(self._keep_state_now_and_then(), name="state")
             group.create_task(_feed_watchdog(), name="watchdog")
             group.create_task(self._measure_lag(), name="lag")
-            await self._reconciler.host_stands.wait()
             await self._reconciler.settled()
             self._reconciler.take_down_strays()
             await self._reconciler.settled()

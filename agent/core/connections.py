@@ -1,7 +1,7 @@
 """Connections of every namespace: how many it opened and accepted ever, and what is in the table now."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.model import Cookie
@@ -58,9 +58,6 @@ class Connections:
     def total(self, cookie: Cookie) -> int:
         """Return how many entries a namespace has, as of the last refresh."""
         return sum(self.entries(cookie).values())
-
-    def __iter__(self) -> Iterator[Cookie]:
-        return iter(self._counts)
 
     def close(self, cookie: Cookie, opened: int = 0, accepted: int = 0) -> tuple[int, int]:
         """End a namespace's counting with the kernel's last counters; return the sums."""

@@ -8,7 +8,8 @@ from typing import Final
 from agent.core.connections import Flows
 from agent.kernel.counters import read_inside, read_traffic
 from agent.kernel.flows import Table, count_flows, read_table
-from agent.kernel.openings import open_netfilter, read_openings
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
+from agent.kernel.openings import read_openings
 from agent.model import Cookie, Traffic
 from agent.reconciler.world import World
 
@@ -34,7 +35,7 @@ class Sampler:
         """
         async with self._lock:
             traffic, openings = await asyncio.to_thread(_read_counters)
-            self._world.sample(traffic)
+            self._world.ledger.note_all(traffic)
             self._world.note_openings(openings)
             if time.monotonic() >= self._flows_due:
                 flows, self.table = await asyncio.to_thread(_read_flows, self._world.holders())
@@ -47,7 +48,7 @@ class Sampler:
 
 
 def _read_counters() -> tuple[dict[int, Traffic], dict[bytes, tuple[int, int]]]:
-    with open_netfilter() as netfilter:
+    with Netlink(NETLINK_NETFILTER) as netfilter:
         return read_traffic(), read_openings(netfilter)
 
 

@@ -106,7 +106,7 @@ class HostSide:
             if (bridge := bridge_of(network, seen)) is not None
         }
         changed = bridges != world.bridges
-        world.host, world.bridges, world.uplink, world.host_problem = seen, bridges, seen.uplink, ""
+        world.bridges, world.uplink, world.host_problem = bridges, seen.uplink, ""
         return changed
 
     def _find_originals(self, seen: HostSeen) -> dict[str, str]:

@@ -47,13 +47,12 @@ class Reconciler:
         self.host = HostSide(world, crew, bulletin)
         self._dirty: DirtySet[Key] = DirtySet()
         self._reasons: dict[Key, str] = {}
-        self._host_due: float | None = 0.0
+        self._host_due: float | None = None
         self._host_busy = False
         self._host_failures = 0
         self._wake = asyncio.Event()
         self._running = 0
         self._group: asyncio.TaskGroup | None = None
-        self.host_stands = asyncio.Event()
         self._idle = asyncio.Event()
 
     def look(self, path: str) -> None:
@@ -215,7 +214,6 @@ class Reconciler:
             self._host_failed(f"a mistake of vethd: {error!r}")
         else:
             self._host_failures = 0
-            self.host_stands.set()
             waiting = [record.path for record in self._world.roster if record.state == "pending"]
             for path in self._world.roster.paths() if again else waiting:
                 self._mark(path, reason="host")

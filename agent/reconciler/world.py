@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from agent.config import Config
 from agent.core.addresses import LeaseTable
 from agent.core.connections import Connections
-from agent.core.hostplan import HostSeen
 from agent.core.identity import cookie_of, host_end_name, is_ours, leased_address
 from agent.core.ledger import Ledger
 from agent.core.roster import Roster
 from agent.kernel.counters import Place
 from agent.kernel.members import Member
-from agent.model import Bridge, Cookie, Lease, Link, Network, Traffic, Uplink
+from agent.model import Bridge, Cookie, Lease, Link, Network, Uplink
 from agent.state.leases import Memory
 
 
@@ -20,12 +19,11 @@ from agent.state.leases import Memory
 class World:
     """All of the agent's memory; the loop's thread alone touches it.
 
-    ``bridges`` and ``uplink`` are what the last look at the host saw; ``host`` is that look
-    itself, None before the first. ``attached`` maps the host's numbers for namespaces
-    (nsid) to cookies, ``inside`` says where their devices are, ``strays`` are namespaces that
-    had an attachment at start, ``dropped`` and ``heard`` count lost and taken events by source,
-    ``queued`` is how many keys are dirty, ``resynced`` when everything was marked last (Unix
-    time).
+    ``bridges`` and ``uplink`` are what the last look at the host saw. ``attached`` maps the
+    host's numbers for namespaces (nsid) to cookies, ``inside`` says where their devices are,
+    ``strays`` are namespaces that had an attachment at start, ``dropped`` and ``heard`` count
+    lost and taken events by source, ``queued`` is how many keys are dirty, ``resynced`` when
+    everything was marked last (Unix time).
     """
 
     config: Config
@@ -36,7 +34,6 @@ class World:
     leases: dict[str, LeaseTable] = field(default_factory=dict)
     bridges: dict[str, Bridge] = field(default_factory=dict)
     uplink: Uplink | None = None
-    host: HostSeen | None = None
     host_problem: str = "the host's side is not set up yet"
     attached: dict[int, Cookie] = field(default_factory=dict)
     inside: dict[Cookie, Place] = field(default_factory=dict)
@@ -117,7 +114,3 @@ class World:
                 counts[1] += accepted
         for cookie, (opened, accepted) in sums.items():
             self.connections.note(cookie, opened, accepted)
-
-    def sample(self, traffic: Mapping[int, Traffic]) -> None:
-        """Take the counters of all host ends, by ifindex."""
-        self.ledger.note_all(traffic)

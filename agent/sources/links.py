@@ -32,8 +32,8 @@ _NDA_DST: Final = 1
 _RTMSG_BYTES: Final = 12
 _NDMSG_BYTES: Final = 12
 _INT: Final = struct.Struct("=i")
-_IFADDR_INDEX: Final = struct.Struct("=4xI")
-_NDMSG_INDEX: Final = struct.Struct("=4xi")
+# ifinfomsg, ifaddrmsg and ndmsg all have the ifindex here.
+_INDEX: Final = struct.Struct("=4xi")
 _ANY: Final = -1
 
 
@@ -54,7 +54,7 @@ class LinkSource(Listener):
         """See Listener."""
         match message.kind:
             case rt.RTM_NEWLINK if message.payload[0] != _AF_BRIDGE:
-                (index,) = _IFADDR_INDEX.unpack_from(message.payload)
+                (index,) = _INDEX.unpack_from(message.payload)
                 self._changed[nsid, index] = bytes(message.payload)
             case rt.RTM_DELNEIGH:
                 self._on_neighbour(nsid, message)
@@ -65,7 +65,7 @@ class LinkSource(Listener):
             case rt.RTM_DELLINK:
                 self._on_host_link_gone(message)
             case rt.RTM_DELADDR:
-                self._sink.look_host_device(_IFADDR_INDEX.unpack_from(message.payload)[0])
+                self._sink.look_host_device(_INDEX.unpack_from(message.payload)[0])
             case rt.RTM_DELROUTE | rt.RTM_NEWROUTE:
                 self._on_host_route(message)
             case eventfilter.RTM_NEWNETCONF:
@@ -99,6 +99,6 @@ class LinkSource(Listener):
             self._sink.look_host("")
 
     def _on_neighbour(self, nsid: int | None, message: Message) -> None:
-        (index,) = _NDMSG_INDEX.unpack_from(message.payload)
+        (index,) = _INDEX.unpack_from(message.payload)
         address = bytes(attributes(message.payload, _NDMSG_BYTES).get(_NDA_DST, b""))
         self._sink.neighbour_gone(nsid, index, address)

@@ -18,7 +18,8 @@ from agent.demo.private_host import PrivateHost
 from agent.errors import KernelError
 from agent.kernel import decode, messages
 from agent.kernel import rtnetlink as rt
-from agent.kernel.members import _NEW, Members, _element
+from agent.kernel.elements import add_element
+from agent.kernel.members import Members
 from agent.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, NLM_F_EXCL, Netlink, Request, number, text
 from agent.kernel.netlink import messages as split
 from agent.model import Cookie
@@ -207,7 +208,7 @@ def test_a_transaction_happens_whole_or_not_at_all(ground: Ground) -> None:
 
 
 def _guest(name: str, set_name: str = "guests") -> Request:
-    return _element(_NEW, NLM_F_CREATE, set_name, name.encode().ljust(16, b"\0"))._replace(what=f"admit to {set_name}")
+    return add_element("bridge", set_name, name.encode().ljust(16, b"\0"))._replace(what=f"admit to {set_name}")
 
 
 def test_a_transaction_that_is_not_allowed_is_told_at_once(private_host: PrivateHost) -> None:

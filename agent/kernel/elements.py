@@ -1,0 +1,67 @@
+"""Elements of our nftables sets, written straight to nf_tables.
+
+libnftables would read all tables, chains and sets of the host before each change, which
+grows with whatever else is there.
+
+Source: include/uapi/linux/netfilter/nf_tables.h, NFTA_SET_ELEM_*.
+"""
+
+import errno
+import struct
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from agent.errors import KernelError
+from agent.kernel.netlink import NLM_F_CREATE, Netlink, Request, attribute, nested, text
+from agent.model import TABLE
+
+Family = Literal["inet", "bridge"]
+
+LIST_ELEMENTS: Final = 3
+ELEMENT_KEY: Final = 1
+DATA_VALUE: Final = 1
+HEADER_BYTES: Final = 4
+
+_NEW: Final = (10 << 8) | 12
+_GET: Final = (10 << 8) | 13
+_DELETE: Final = (10 << 8) | 14
+_HEADERS: Final = {"inet": struct.pack("=BBH", 1, 0, 0), "bridge": struct.pack("=BBH", 7, 0, 0)}
+_LIST_TABLE, _LIST_SET, _LIST_ELEMENT = 1, 2, 1
+
+
+def add_element(family: Family, set_name: str, key: bytes) -> Request:
+    """Add an element; again is no error."""
+    return _change(_NEW, NLM_F_CREATE, family, set_name, key)
+
+
+def delete_element(family: Family, set_name: str, key: bytes) -> Request:
+    """Delete an element."""
+    return _change(_DELETE, 0, family, set_name, key)
+
+
+def list_elements(family: Family, set_name: str) -> Request:
+    """Ask for all elements of a set."""
+    return Request(_GET, 0, _set(family, set_name), f"read the set {set_name} of our nftables table")
+
+
+def delete_all(netlink: Netlink, deletions: Sequence[Request]) -> None:
+    """Do deletions; elements that are not there are no error. Raises KernelError."""
+    try:
+        netlink.transact(deletions)
+    except KernelError as error:
+        if error.code != errno.ENOENT:
+            raise
+        if len(deletions) > 1:
+            # One that is missing failed the transaction it was in.
+            for deletion in deletions:
+                delete_all(netlink, [deletion])
+
+
+def _change(kind: int, flags: int, family: Family, set_name: str, key: bytes) -> Request:
+    element = nested(_LIST_ELEMENT, nested(ELEMENT_KEY, attribute(DATA_VALUE, key)))
+    body = _set(family, set_name) + nested(LIST_ELEMENTS, element)
+    return Request(kind, flags, body, f"change the set {set_name} of our nftables table")
+
+
+def _set(family: Family, set_name: str) -> bytes:
+    return _HEADERS[family] + text(_LIST_TABLE, TABLE) + text(_LIST_SET, set_name)
