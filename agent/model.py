@@ -5,6 +5,7 @@ Addresses of wire form are ``bytes`` in network order (4 for IPv4, 16 for IPv6),
 together with the namespace they were read in.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, Literal, NamedTuple, NewType
@@ -60,6 +61,64 @@ class Network:
     def capacity(self) -> int:
         """How many namespaces have an address here: network, gateway and broadcast are not leased."""
         return self.subnet.num_addresses - 3
+
+
+Source = Literal["named", "process"]
+"""What led to a namespace: a file in a watched directory, or a process that is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a namespace was found, and all that rules may ask about it.
+
+    ``path`` is the file that leads to it: a name, or ``/proc/PID/ns/net``. What is not known,
+    or not there, is empty; ``pid`` is None for a name.
+    """
+
+    source: Source
+    name: str
+    path: str
+    pid: int | None = None
+    command: str = ""
+    cgroup: str = ""
+    user: str = ""
+    container: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One ``[[rule]]``, the ``number``-th of the config from 1: all its patterns must match.
+
+    ``patterns`` maps fields of Origin to shell patterns. ``any_userns`` lets it match namespaces
+    that another user namespace owns. ``network`` is None for ``leave = true``.
+    """
+
+    number: int
+    patterns: Mapping[str, str]
+    any_userns: bool
+    network: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraRoute:
+    """A route that somebody wants inside; ``gateway`` is None for the network's own."""
+
+    destination: IPv4Network | IPv6Network
+    gateway: IPv4Address | IPv6Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a file in netns.d says of the namespaces it names; None is what it does not say."""
+
+    source: str
+    network: str | None = None
+    address: IPv4Address | None = None
+    mtu: int | None = None
+    interface: str | None = None
+    nat: bool | None = None
+    routes: tuple[ExtraRoute, ...] = ()
+    dns: tuple[IPv4Address | IPv6Address, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +215,16 @@ class Inside:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the kernel says of one namespace. ``inside`` is None when nobody looked inside."""
+    """What the kernel says of one namespace. ``inside`` is None when nobody looked inside.
+
+    ``other_userns`` is true when a user namespace other than the agent's own owns it.
+    """
 
     cookie: Cookie
     host_end: Link | None
     inside: Inside | None
     host_neighbours: frozenset[bytes] = frozenset()
+    other_userns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
