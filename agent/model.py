@@ -31,7 +31,10 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One ``[network.NAME]`` of the config."""
+    """One ``[network.NAME]`` of the config.
+
+    ``bridge_ports`` is how many namespaces are ports of its bridge; those beyond are routed.
+    """
 
     name: str
     subnet: IPv4Network
@@ -44,6 +47,7 @@ class Network:
     host_access: Literal["all", "none"] | tuple[Port, ...]
     anti_spoof: bool
     reach: tuple[str, ...]
+    bridge_ports: int = 1000
 
     @property
     def gateway(self) -> IPv4Interface:
@@ -123,12 +127,16 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The addresses of one namespace in one network; ``index`` counts from the subnet's start."""
+    """The addresses of one namespace in one network; ``index`` counts from the subnet's start.
+
+    ``routed`` says that the host end is no port of the bridge: the host routes to it.
+    """
 
     network: str
     index: int
     address: IPv4Address
     address6: IPv6Address | None
+    routed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +225,8 @@ class Inside:
 class Observed:
     """What the kernel says of one namespace. ``inside`` is None when nobody looked inside.
 
+    ``host_neighbours``, ``host_routes`` and ``proxied`` are those of its addresses that the host
+    has a permanent neighbour entry for, a route to its host end, and an answer for on the bridge.
     ``other_userns`` is true when a user namespace other than the agent's own owns it.
     """
 
@@ -224,6 +234,8 @@ class Observed:
     host_end: Link | None
     inside: Inside | None
     host_neighbours: frozenset[bytes] = frozenset()
+    host_routes: frozenset[bytes] = frozenset()
+    proxied: frozenset[bytes] = frozenset()
     other_userns: bool = False
 
 

@@ -26,6 +26,7 @@ class LeaseTable:
         self._end = _FIRST + network.capacity
         self._fresh = _FIRST
         self._held: dict[Cookie, int] = {}
+        self._routed: set[int] = set()
         self._holder: dict[int, Cookie] = {}
         # Free addresses that were used before, the one that is free for longest first.
         self._free: OrderedDict[int, None] = OrderedDict()
@@ -67,27 +68,37 @@ class LeaseTable:
         order = [*self._free, *self._holder]
         return {self._name_of[index]: index for index in order if index in self._name_of}
 
-    def adopt(self, cookie: Cookie, name: str, index: int) -> bool:
+    def adopt(self, cookie: Cookie, name: str, index: int, routed: bool = False) -> bool:
         """Give a namespace the lease that it is seen to have; False when that cannot be."""
         if cookie in self._held:
             return self._held[cookie] == index
         if not self._is_leasable(index) or index in self._holder:
             return False
-        self._hold(cookie, name, index)
+        self._hold(cookie, name, index, routed)
         return True
 
     def acquire(self, cookie: Cookie, name: str) -> Lease:
         """Return the lease of a namespace, a new one when it has none.
 
-        Raises NoFreeAddress.
+        It is routed when the bridge has all the ports it may have, and stays as it is for as long
+        as the namespace lives. Raises NoFreeAddress.
         """
         index = self._held.get(cookie)
         if index is None:
             index = self._choose(name)
-            self._hold(cookie, name, index)
+            self._hold(cookie, name, index, routed=self.bridged >= self._network.bridge_ports)
         elif self._name_of.get(index) != name:
             self._bind(name, index)
         return self._lease(index)
+
+    @property
+    def bridged(self) -> int:
+        """How many namespaces with a lease are ports of the bridge."""
+        return len(self._held) - len(self._routed)
+
+    def route(self, cookie: Cookie) -> None:
+        """Have a namespace routed that found no room on the bridge."""
+        self._routed.add(self._held[cookie])
 
     def release(self, cookie: Cookie) -> Lease | None:
         """Free the lease of a namespace and return it; None when it has none."""
@@ -96,7 +107,9 @@ class LeaseTable:
             return None
         del self._holder[index]
         self._free[index] = None
-        return self._lease(index)
+        lease = self._lease(index)
+        self._routed.discard(index)
+        return lease
 
     def _choose(self, name: str) -> int:
         wanted = self._index_of.get(name)
@@ -113,7 +126,9 @@ class LeaseTable:
             f" {self._network.subnet} are leased; enlarge the subnet or remove namespaces"
         )
 
-    def _hold(self, cookie: Cookie, name: str, index: int) -> None:
+    def _hold(self, cookie: Cookie, name: str, index: int, routed: bool) -> None:
+        if routed:
+            self._routed.add(index)
         self._free.pop(index, None)
         self._held[cookie] = index
         self._holder[index] = cookie
@@ -139,4 +154,5 @@ class LeaseTable:
             index,
             self._network.subnet.network_address + index,
             address6_of(self._network.subnet6, index),
+            index in self._routed,
         )

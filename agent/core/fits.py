@@ -8,13 +8,20 @@ def host_end_fits(link: Link, desired: Attachment) -> bool:
     """Tell whether a host end is what ``plan`` would leave alone."""
     return (
         link.up
-        and link.master == desired.bridge.index
         and link.mtu == desired.bridge.mtu
-        and link.mac == host_end_mac(desired.lease.address)
+        and link.mac == host_end_mac(desired.lease)
         and link.group == LINK_GROUP
         and link.alias == alias_of(desired.name)
-        and link.isolated == desired.network.isolate
+        and (_routed_fits(link) if desired.lease.routed else _port_fits(link, desired))
     )
+
+
+def _port_fits(link: Link, desired: Attachment) -> bool:
+    return link.master == desired.bridge.index and link.isolated == desired.network.isolate
+
+
+def _routed_fits(link: Link) -> bool:
+    return link.master == 0 and link.ipv6
 
 
 def device_fits(link: Link, desired: Attachment) -> bool:

@@ -13,6 +13,12 @@ from agent.model import LINK_GROUP, Address, Bridge, Link, Network, Route, Uplin
 FORWARDING: Final = "net/ipv4/ip_forward"
 FORWARDING6: Final = "net/ipv6/conf/all/forwarding"
 ACCOUNTING: Final = "net/netfilter/nf_conntrack_acct"
+_PROXIES: Final = {
+    "net/ipv4/conf/{}/proxy_arp": "1",
+    "net/ipv4/neigh/{}/proxy_delay": "0",
+    "net/ipv6/conf/{}/proxy_ndp": "1",
+    "net/ipv6/neigh/{}/proxy_delay": "0",
+}
 SETTINGS: Final = (FORWARDING, FORWARDING6, ACCOUNTING)
 _RESTORE: Final = " restore "
 _DEFAULT_MTU: Final = 1500
@@ -80,6 +86,11 @@ class WriteSetting:
 HostStep = MakeBridge | SetBridge | AddBridgeAddress | AddBridgeRoute | WriteSetting
 
 
+def bridge_settings(bridge: str) -> dict[str, str]:
+    """Return the kernel settings of a bridge, which go with it: the host answers for those that it routes to."""
+    return {name.format(bridge): value for name, value in _PROXIES.items()}
+
+
 def host_plan(
     networks: Sequence[Network], seen: HostSeen, originals: Mapping[str, str], accounting: bool = False
 ) -> tuple[HostStep, ...]:
@@ -91,6 +102,7 @@ def host_plan(
     """
     return (
         *(step for network in networks for step in _bridge(network, seen, originals)),
+        *(step for network in networks for step in _bridge_settings(network, seen)),
         *_settings(needed_settings(networks, accounting), seen),
     )
 
@@ -181,6 +193,13 @@ def _is_routed(found: Address, address: IPv4Interface | IPv6Interface, routes: f
         route.device == found.device and route.destination == destination and route.prefix == found.prefix
         for route in routes
     )
+
+
+def _bridge_settings(network: Network, seen: HostSeen) -> Iterator[HostStep]:
+    made = seen.bridges.get(network.bridge) is None
+    for name, value in bridge_settings(network.bridge).items():
+        if made or seen.settings.get(name) not in {value, None}:
+            yield WriteSetting(name, value)
 
 
 def _settings(needed: Mapping[str, str], seen: HostSeen) -> Iterator[HostStep]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from agent.model import LINK_GROUP, Cookie, Link
+from agent.model import LINK_GROUP, Cookie, Lease, Link
 
 ALIAS_PREFIX: Final = "vethd:"
 ALIAS_BYTES: Final = 255
@@ -24,6 +24,7 @@ _SPREAD: Final = 0x9E3779B97F4A7C15
 _UNSPREAD: Final = pow(_SPREAD, -1, _WORD)
 
 _HOST_END_MAC: Final = b"\x06\x7e"
+_ROUTED_HOST_END_MAC: Final = b"\x0a\x7e"
 _NETNS_MAC: Final = b"\x02\x7e"
 
 
@@ -98,14 +99,20 @@ def netns_mac(address: IPv4Address) -> bytes:
     return _NETNS_MAC + address.packed
 
 
-def host_end_mac(address: IPv4Address) -> bytes:
+def host_end_mac(lease: Lease) -> bytes:
     """Return the MAC of a host end; it carries the lease across restarts of the agent."""
-    return _HOST_END_MAC + address.packed
+    return (_ROUTED_HOST_END_MAC if lease.routed else _HOST_END_MAC) + lease.address.packed
 
 
 def leased_address(mac: bytes) -> IPv4Address | None:
     """Return the address that a host end's MAC carries, None when it is no MAC of ours."""
-    return IPv4Address(mac[2:]) if mac[:2] == _HOST_END_MAC and len(mac) == 6 else None
+    known = mac[:2] in {_HOST_END_MAC, _ROUTED_HOST_END_MAC} and len(mac) == 6
+    return IPv4Address(mac[2:]) if known else None
+
+
+def is_routed(mac: bytes) -> bool:
+    """Tell whether a host end's MAC says that the host routes to it."""
+    return mac[:2] == _ROUTED_HOST_END_MAC
 
 
 def bridge_mac(subnet: IPv4Network) -> bytes:

@@ -89,7 +89,7 @@ def _refuse_foreign_devices(desired: Attachment, seen: Observed) -> None:
 def _fitting_pair(desired: Attachment, seen: Observed) -> tuple[Link, Link] | None:
     """Return host end and device when both are where they belong and were made for this lease."""
     host, link = seen.host_end, our_link(seen)
-    if host is None or link is None or host.mac != host_end_mac(desired.lease.address):
+    if host is None or link is None or host.mac != host_end_mac(desired.lease):
         return None
     return host, link
 
@@ -104,14 +104,14 @@ def _attach(desired: Attachment, seen: Observed) -> Iterator[Step]:
         yield _create(desired, name)
     yield from _host_end(desired, name, host)
     yield from _inside(desired, link, seen.inside)
-    yield from _port(desired, name, host, seen.host_neighbours)
+    yield from (_routed if desired.lease.routed else _port)(desired, name, host, seen)
     yield from _default_routes(desired, link, seen.inside)
 
 
 def _create(desired: Attachment, name: str) -> Step:
     return steps.CreatePair(
         host_end=name,
-        host_end_mac=host_end_mac(desired.lease.address),
+        host_end_mac=host_end_mac(desired.lease),
         device=desired.network.interface,
         mac=netns_mac(desired.lease.address),
         mtu=desired.bridge.mtu,
@@ -120,13 +120,13 @@ def _create(desired: Attachment, name: str) -> Step:
 
 def _host_end(desired: Attachment, name: str, host: Link | None) -> Iterator[Step]:
     alias = alias_of(desired.name)
-    raised = host is None or not host.up
-    if raised:
+    raised = host is None or _must_rise(desired, host)
+    if raised and not desired.lease.routed:
         yield steps.QuietHostEnd(name)
     if host is None or host.alias != alias or host.group != LINK_GROUP:
         yield steps.MarkHostEnd(name, alias)
     if raised:
-        yield steps.RaiseHostEnd(name)
+        yield steps.RaiseRoutedHostEnd(name) if desired.lease.routed else steps.RaiseHostEnd(name)
     if host is not None and host.mtu != desired.bridge.mtu:
         yield steps.SetHostEndMtu(name, desired.bridge.mtu)
 
@@ -150,35 +150,56 @@ def _inside(desired: Attachment, link: Link | None, inside: Inside | None) -> It
     for address, prefix in _addresses(desired, link, inside):
         found = None if link is None else Address(link.index, address, prefix)
         if _is_missing(found, link, inside):
-            yield steps.AddAddress(device, address, prefix)
-        elif found is not None and inside is not None and (raised or not _has_on_link_route(inside, found)):
+            yield steps.AddAddress(device, address, prefix, desired.lease.routed)
+        elif desired.lease.routed or link is None or inside is None:
+            continue
+        elif raised or not _has_route(inside, link.index, address, prefix, b""):
             yield steps.AddOnLinkRoute(device, address, prefix)
+    gateway_mac = host_end_mac(desired.lease) if desired.lease.routed else desired.bridge.mac
     for gateway in _gateways(desired, link, inside):
         if (
             link is None
             or inside is None
             or raised
             or forgetful
-            or Neighbour(link.index, gateway, desired.bridge.mac) not in inside.neighbours
+            or Neighbour(link.index, gateway, gateway_mac) not in inside.neighbours
         ):
-            yield steps.AddGatewayNeighbour(device, gateway, desired.bridge.mac)
+            yield steps.AddGatewayNeighbour(device, gateway, gateway_mac)
     if raised:
         yield steps.AwaitDevice(device)
 
 
-def _port(desired: Attachment, name: str, host: Link | None, host_neighbours: frozenset[bytes]) -> Iterator[Step]:
+def _port(desired: Attachment, name: str, host: Link | None, seen: Observed) -> Iterator[Step]:
     join = host is None or host.master != desired.bridge.index or not host.up
     if join:
         yield steps.AwaitHostEnd(name)
         if desired.network.anti_spoof:
             yield steps.Admit(name, desired.lease)
     for address, _ in desired.addresses:
-        if address not in host_neighbours:
+        if address not in seen.host_neighbours:
             yield steps.AddHostNeighbour(desired.bridge.index, address, netns_mac(desired.lease.address))
     if join or (host is not None and host.isolated != desired.network.isolate):
         yield steps.JoinBridge(name, desired.bridge.index, desired.network.isolate)
     if join:
         yield steps.AwaitBridge(desired.bridge.name)
+
+
+def _routed(desired: Attachment, name: str, host: Link | None, seen: Observed) -> Iterator[Step]:
+    raised = host is None or _must_rise(desired, host)
+    if host is not None and host.master:
+        yield steps.LeaveBridge(name)
+    if raised or not seen.host_routes.issuperset(address for address, _ in desired.addresses):
+        yield steps.AwaitHostEnd(name)
+        if desired.network.anti_spoof:
+            yield steps.Admit(name, desired.lease)
+    for address, _ in desired.addresses:
+        # A device that is set down loses both.
+        if raised or address not in seen.host_neighbours:
+            yield steps.AddRoutedNeighbour(name, address, netns_mac(desired.lease.address))
+        if raised or address not in seen.host_routes:
+            yield steps.AddHostRoute(name, address, _same_family(desired.bridge.gateways, address))
+        if len(address) == IPV6_BYTES and address not in seen.proxied:
+            yield steps.AddProxy(desired.bridge.index, address)
 
 
 def _default_routes(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
@@ -188,6 +209,11 @@ def _default_routes(desired: Attachment, link: Link | None, inside: Inside | Non
             yield steps.AwaitAddress(address)
     lost = link is None or inside is None or not link.up
     device = desired.network.interface if link is None else link.name
+    if desired.lease.routed:
+        for address, prefix in _addresses(desired, link, inside):
+            gateway = _same_family(desired.bridge.gateways, address)
+            if lost or link is None or inside is None or not _has_route(inside, link.index, address, prefix, gateway):
+                yield steps.AddSubnetRoute(device, address, prefix, gateway)
     # IPv4 comes last: it is what most people wait for.
     for gateway in reversed(_gateways(desired, link, inside)):
         family = AF_INET6 if len(gateway) == IPV6_BYTES else AF_INET
@@ -197,7 +223,16 @@ def _default_routes(desired: Attachment, link: Link | None, inside: Inside | Non
         ours = [route for route in present if link and _is_our_default(route, link, gateway)]
         others = [route for route in present if route not in ours and route.metric == _metric(family)]
         if (lost or not ours) and not (others and not lost):
-            yield steps.AddDefaultRoute(device, family, gateway)
+            yield steps.AddDefaultRoute(device, family, gateway, desired.lease.routed)
+
+
+def _must_rise(desired: Attachment, host: Link) -> bool:
+    """Tell whether a host end must be set up: again, too, when somebody took IPv6 from one that needs it."""
+    return not host.up or (desired.lease.routed and not host.ipv6)
+
+
+def _same_family(gateways: tuple[bytes, ...], address: bytes) -> bytes:
+    return next(gateway for gateway in gateways if len(gateway) == len(address))
 
 
 def _addresses(desired: Attachment, link: Link | None, inside: Inside | None) -> tuple[tuple[bytes, int], ...]:
@@ -234,14 +269,15 @@ def _metric(family: int) -> int:
     return 1024 if family == AF_INET6 else 0
 
 
-def _has_on_link_route(inside: Inside, found: Address) -> bool:
-    host_bits = 8 * len(found.address) - found.prefix
-    subnet = int.from_bytes(found.address) >> host_bits
+def _has_route(inside: Inside, device: int, address: bytes, prefix: int, gateway: bytes) -> bool:
+    """Tell whether there is a route to the subnet of an address."""
+    host_bits = 8 * len(address) - prefix
+    subnet = int.from_bytes(address) >> host_bits
     return any(
-        route.device == found.device
-        and route.prefix == found.prefix
-        and not route.gateway
-        and len(route.destination) == len(found.address)
+        route.device == device
+        and route.prefix == prefix
+        and route.gateway == gateway
+        and len(route.destination) == len(address)
         and int.from_bytes(route.destination) >> host_bits == subnet
         for route in inside.routes
     )

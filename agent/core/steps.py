@@ -74,6 +74,27 @@ class RaiseHostEnd(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class RaiseRoutedHostEnd(Step):
+    """Set a host end up that is no bridge port: with IPv6, but no address of its own making, and no ARP.
+
+    Both ends know each other's MAC; who could ask by ARP could fill the host's neighbour table.
+    """
+
+    side = "host"
+    drift = "link"
+    host_end: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveBridge(Step):
+    """Take a routed host end off the bridge that somebody put it on."""
+
+    side = "host"
+    drift = "port"
+    host_end: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetHostEndMtu(Step):
     """Set the host end's MTU."""
 
@@ -122,13 +143,14 @@ class SetDeviceMtu(Step):
 
 @dataclass(frozen=True, slots=True)
 class AddAddress(Step):
-    """Add an address, usable at once (IFA_F_NODAD)."""
+    """Add an address, usable at once (IFA_F_NODAD); without its on-link route where ``routed``."""
 
     side = "inside"
     drift = "address"
     device: str
     address: bytes
     prefix: int
+    routed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +215,38 @@ class AddHostNeighbour(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class AddRoutedNeighbour(Step):
+    """The same where the host routes: the entry belongs to the host end."""
+
+    side = "host"
+    drift = "neighbour"
+    host_end: str
+    address: bytes
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddHostRoute(Step):
+    """Route one address to its host end; the host itself sends from ``source``, the gateway."""
+
+    side = "host"
+    drift = "route"
+    host_end: str
+    address: bytes
+    source: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddProxy(Step):
+    """Answer for a routed IPv6 address on the bridge, whose namespaces take it for on-link."""
+
+    side = "host"
+    drift = "neighbour"
+    bridge: int
+    address: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class JoinBridge(Step):
     """Make the host end a port of the bridge."""
 
@@ -222,11 +276,24 @@ class AwaitAddress(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class AddSubnetRoute(Step):
+    """Add the route to the network's subnet by the gateway, of a namespace that is routed."""
+
+    side = "inside"
+    drift = "route"
+    device: str
+    address: bytes
+    prefix: int
+    gateway: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AddDefaultRoute(Step):
-    """Add the default route by the gateway."""
+    """Add the default route by the gateway; no route leads there where ``routed``."""
 
     side = "inside"
     drift = "route"
     device: str
     family: int
     gateway: bytes
+    routed: bool = False

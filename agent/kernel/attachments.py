@@ -6,13 +6,15 @@ writer at a time anyway.
 
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from agent.core import steps
 from agent.core.identity import host_end_name, netns_mac
+from agent.core.plan import IPV6_BYTES
 from agent.core.steps import Step
 from agent.errors import KernelError
-from agent.kernel import decode, messages, sysctl
+from agent.kernel import decode, messages, routing, sysctl
 from agent.kernel.awaiting import await_carrier, await_local_address
 from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle, Namespaces
@@ -24,6 +26,7 @@ _ALONE: Final = (
     steps.CreatePair,
     steps.DeletePair,
     steps.QuietHostEnd,
+    steps.RaiseRoutedHostEnd,
     steps.Admit,
     steps.AwaitDevice,
     steps.AwaitHostEnd,
@@ -54,17 +57,16 @@ class Attachments:
     def observe(self, path: str, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
         """Enter the namespace mounted on ``path`` and read it, with its host end.
 
-        Neighbour entries on the bridge are read for the lease that it is expected to have.
+        The host's entries are read for the lease that it is expected to have.
         The handle stays open for ``apply``; the caller closes it. Raises NotANamespace.
         """
         handle = self._namespaces.open(path)
         try:
-            return handle, Observed(
-                handle.cookie,
-                read_link(self._netlink, host_end_name(handle.cookie)),
-                read_inside(handle.netlink),
-                frozenset() if bridge is None or lease is None else self._host_neighbours(bridge, lease),
-            )
+            host_end = read_link(self._netlink, host_end_name(handle.cookie))
+            seen = Observed(handle.cookie, host_end, read_inside(handle.netlink))
+            if host_end is None or bridge is None or lease is None:
+                return handle, seen
+            return handle, self._with_host_side(seen, host_end.index, bridge, lease)
         except BaseException:
             handle.close()
             raise
@@ -76,9 +78,28 @@ class Attachments:
         """
         return _Run(self._netlink, self._members, handle, self._on_step).do(plan)
 
-    def _host_neighbours(self, bridge: int, lease: Lease) -> frozenset[bytes]:
-        addresses = (lease.address, lease.address6)
-        requests = [messages.get_neighbour(bridge, each.packed) for each in addresses if each is not None]
+    def _with_host_side(self, seen: Observed, host_end: int, bridge: int, lease: Lease) -> Observed:
+        """Add what the host has of its own for a namespace's addresses."""
+        addresses = [each.packed for each in (lease.address, lease.address6) if each is not None]
+        if not lease.routed:
+            return replace(seen, host_neighbours=self._neighbours(bridge, addresses, lease))
+        routes = self._netlink.exchange([routing.find_route_itself(address) for address in addresses])
+        found = (decode.route(reply) for answer in routes for reply in answer.replies)
+        six = [address for address in addresses if len(address) == IPV6_BYTES]
+        answers = self._netlink.exchange([routing.get_proxy(bridge, address) for address in six])
+        return replace(
+            seen,
+            host_neighbours=self._neighbours(host_end, addresses, lease),
+            host_routes=frozenset(
+                route.destination
+                for route in found
+                if route and route.device == host_end and route.prefix == 8 * len(route.destination)
+            ),
+            proxied=frozenset(address for address, answer in zip(six, answers, strict=True) if not answer.code),
+        )
+
+    def _neighbours(self, device: int, addresses: Sequence[bytes], lease: Lease) -> frozenset[bytes]:
+        requests = [routing.get_neighbour(device, address) for address in addresses]
         mac = netns_mac(lease.address)
         found = (decode.neighbour(reply) for answer in self._netlink.exchange(requests) for reply in answer.replies)
         return frozenset(entry.address for entry in found if entry is not None and entry.mac == mac)
@@ -100,11 +121,11 @@ def read_inside(netlink: Netlink) -> Inside:
     if all(link.name == "lo" for link in links):
         return Inside(links)
     families = (AF_INET, AF_INET6)
-    routes = (decode.route(payload) for family in families for payload in netlink.dump(messages.dump_routes(family)))
-    neighbours = (decode.neighbour(payload) for payload in netlink.dump(messages.dump_neighbours()))
+    routes = (decode.route(payload) for family in families for payload in netlink.dump(routing.dump_routes(family)))
+    neighbours = (decode.neighbour(payload) for payload in netlink.dump(routing.dump_neighbours()))
     return Inside(
         links,
-        frozenset(decode.address(payload) for payload in netlink.dump(messages.dump_addresses())),
+        frozenset(decode.address(payload) for payload in netlink.dump(routing.dump_addresses())),
         frozenset(route for route in routes if route is not None),
         frozenset(neighbour for neighbour in neighbours if neighbour is not None),
     )
@@ -144,10 +165,12 @@ class _Run:
         return isinstance(step, _ALONE)
 
     def _send(self, batch: Sequence[Step]) -> None:
-        inside = batch[0].side == "inside"
         match batch[0]:
             case steps.QuietHostEnd(host_end):
                 sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "1")
+            case steps.RaiseRoutedHostEnd(host_end):
+                sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "0")
+                self._exchange([messages.no_link_local(host_end), messages.raise_link_without_arp(host_end)], _FINE)
             case steps.Admit(host_end, lease):
                 self._members.admit((host_end, lease))
             case steps.AwaitDevice(device):
@@ -159,14 +182,17 @@ class _Run:
             case steps.AwaitAddress(address):
                 await_local_address(self._handle.netlink, address, self._handle.open_socket)
             case _:
-                netlink = self._handle.netlink if inside else self._netlink
                 requests = [request for step in batch for request in self._requests(step)]
                 fine = _GONE_IS_FINE if isinstance(batch[0], steps.DeletePair) else _FINE
-                for request, answer in zip(requests, netlink.exchange(requests), strict=True):
-                    _check(request, answer, fine)
+                self._exchange(requests, fine, inside=batch[0].side == "inside")
         if self._on_step is not None:
             for step in batch:
                 self._on_step(step)
+
+    def _exchange(self, requests: Sequence[Request], fine: set[int], inside: bool = False) -> None:
+        netlink = self._handle.netlink if inside else self._netlink
+        for request, answer in zip(requests, netlink.exchange(requests), strict=True):
+            _check(request, answer, fine)
 
     def _await(self, netlink: Netlink, device: str, open_socket: Callable[[], Netlink]) -> Link:
         def ask() -> Link:
@@ -194,21 +220,38 @@ class _Run:
             case steps.JoinBridge(host_end, bridge, isolated):
                 return [messages.join_bridge(host_end, bridge), messages.set_isolated(host_end, isolated)]
             case steps.AddHostNeighbour(bridge, address, mac):
-                return [messages.add_neighbour(bridge, address, mac)]
+                return [routing.add_neighbour(bridge, address, mac)]
+            case steps.LeaveBridge(host_end):
+                return [messages.leave_bridge(host_end)]
+            case steps.AddRoutedNeighbour(host_end, address, mac):
+                return [routing.add_neighbour(self._host_index(host_end), address, mac)]
+            case steps.AddHostRoute(host_end, address, source):
+                return [routing.add_host_route(self._host_index(host_end), address, source)]
+            case steps.AddProxy(bridge, address):
+                return [routing.add_proxy(bridge, address)]
             case steps.RaiseLoopback():
                 return [messages.raise_link("lo")]
             case steps.RaiseDevice(device):
                 return [messages.no_link_local(device), messages.raise_link(device)]
-            case steps.AddAddress(device, address, prefix):
-                return [messages.add_address(self._index(device), address, prefix)]
+            case steps.AddAddress(device, address, prefix, routed):
+                return [routing.add_address(self._index(device), address, prefix, routed)]
             case steps.AddOnLinkRoute(device, address, prefix):
-                return [messages.add_on_link_route(self._index(device), address, prefix)]
+                return [routing.add_on_link_route(self._index(device), address, prefix)]
             case steps.AddGatewayNeighbour(device, address, mac):
-                return [messages.add_neighbour(self._index(device), address, mac)]
-            case steps.AddDefaultRoute(device, family, gateway):
-                return [messages.add_default_route(self._index(device), family, gateway)]
+                return [routing.add_neighbour(self._index(device), address, mac)]
+            case steps.AddSubnetRoute(device, address, prefix, gateway):
+                return [routing.add_subnet_route(self._index(device), address, prefix, gateway)]
+            case steps.AddDefaultRoute(device, family, gateway, routed):
+                return [routing.add_default_route(self._index(device), family, gateway, routed)]
             case _:
                 raise NotImplementedError(step)
+
+    def _host_index(self, host_end: str) -> int:
+        if self._host_end is None:
+            self._host_end = read_link(self._netlink, host_end)
+        if self._host_end is None:
+            raise KernelError(f"find {host_end}", errno.ENODEV)
+        return self._host_end.index
 
     def _index(self, device: str) -> int:
         if device not in self._indexes:

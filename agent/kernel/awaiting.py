@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from agent.errors import KernelError
-from agent.kernel import decode, messages
+from agent.kernel import decode, routing
 from agent.kernel.netlink import Netlink
 from agent.model import Link
 
@@ -47,7 +47,7 @@ def await_local_address(netlink: Netlink, address: bytes, open_socket: Callable[
     """
 
     def is_local() -> bool | None:
-        answer = netlink.ask(messages.find_route(address))
+        answer = netlink.ask(routing.find_route(address))
         return (not answer.code and any(decode.is_local_route(reply) for reply in answer.replies)) or None
 
     _await(is_local, open_socket, _RTNLGRP_IPV6_ROUTE, "wait for the IPv6 address")

@@ -16,9 +16,10 @@ from agent.core.hostplan import (
     MakeBridge,
     SetBridge,
     WriteSetting,
+    bridge_settings,
 )
 from agent.errors import KernelError
-from agent.kernel import decode, messages, sysctl
+from agent.kernel import decode, messages, routing, sysctl
 from agent.kernel.attachments import read_link
 from agent.kernel.netlink import Netlink
 from agent.kernel.rtnetlink import AF_INET, AF_INET6
@@ -30,13 +31,16 @@ _IFA_F_NODAD: Final = 0x02
 def observe_host(netlink: Netlink, networks: Sequence[Network]) -> HostSeen:
     """Read what the host's side of the networks is. Raises KernelError."""
     families = (AF_INET, AF_INET6)
-    decoded = (decode.route(each) for family in families for each in netlink.dump(messages.dump_routes(family)))
+    decoded = (decode.route(each) for family in families for each in netlink.dump(routing.dump_routes(family)))
     routes = frozenset(route for route in decoded if route is not None)
     return HostSeen(
         bridges={network.bridge: read_link(netlink, network.bridge) for network in networks},
-        addresses=frozenset(decode.address(each) for each in netlink.dump(messages.dump_addresses())),
+        addresses=frozenset(decode.address(each) for each in netlink.dump(routing.dump_addresses())),
         routes=routes,
-        settings={name: sysctl.read(name) for name in SETTINGS},
+        settings={
+            name: sysctl.read(name)
+            for name in (*SETTINGS, *(name for network in networks for name in bridge_settings(network.bridge)))
+        },
         uplink=_uplink(netlink, routes),
     )
 
@@ -91,7 +95,7 @@ def _apply(route: IPRoute, step: HostStep) -> None:
         case AddBridgeRoute(bridge, address):
             index = socket.if_nametoindex(bridge)
             with Netlink() as netlink:
-                netlink.ask(messages.add_on_link_route(index, address.packed, address.network.prefixlen))
+                netlink.ask(routing.add_on_link_route(index, address.packed, address.network.prefixlen))
         case WriteSetting(name, value):
             sysctl.write(name, value)
 

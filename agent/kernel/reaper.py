@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.core.identity import is_ours
-from agent.kernel import conntrack, messages
+from agent.core.plan import IPV6_BYTES
+from agent.kernel import conntrack, routing
 from agent.kernel.attachments import read_link
 from agent.kernel.doom import delete_together
 from agent.kernel.members import Members
-from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink, Request
 from agent.kernel.openings import forget_openings, read_openings
 from agent.model import Lease, Traffic
 
@@ -73,12 +74,19 @@ class Reaper:
     def _forget_neighbours(self, removals: Sequence[Removal]) -> None:
         self._netlink.exchange(
             [
-                messages.delete_neighbour(each.bridge, address)
+                request
                 for each in removals
-                if each.bridge is not None
-                for address in _addresses(each)
+                if each.bridge is not None and each.lease is not None
+                for request in _entries_on(each.bridge, each.lease.routed, _addresses(each))
             ]
         )
+
+
+def _entries_on(bridge: int, routed: bool, addresses: Sequence[bytes]) -> list[Request]:
+    """Return the deletions of what the host keeps on the bridge: the rest went with the host end."""
+    if routed:
+        return [routing.delete_proxy(bridge, address) for address in addresses if len(address) == IPV6_BYTES]
+    return [routing.delete_neighbour(bridge, address) for address in addresses]
 
 
 def _last(removal: Removal, traffic: Traffic | None, openings: Mapping[bytes, tuple[int, int]]) -> Last:

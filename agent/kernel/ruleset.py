@@ -4,7 +4,7 @@ Source: libnftables(3), nft(8). All methods block; calls from several threads ta
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from string import Template
 from typing import Final
@@ -18,9 +18,12 @@ from agent.model import TABLE, Lease, Network
 
 _FAMILIES: Final = ("inet", "bridge")
 _STATIC_SETS: Final = {
-    "inet": ("bridges", "nat4", "nat6", "reach", "guarded", "services"),
+    "inet": (
+        "bridges", "nat4", "nat6", "reach", "guarded", "services",
+        "reach4", "reach6", "open4", "open6", "services4", "services6", "routed", "sources4", "sources6",
+    ),
     "bridge": ("guests", "members4", "members6"),
-}
+}  # fmt: skip
 _EMPTIED: Final = "".join(
     f"flush table {family} {TABLE}\n" + "".join(f"flush set {family} {TABLE} {name}\n" for name in names)
     for family, names in _STATIC_SETS.items()
@@ -37,7 +40,7 @@ class Ruleset:
         self._nft = Nftables()
         self._nft.set_stateless_output(True)
 
-    def load(self, networks: Sequence[Network], members: Iterable[Member]) -> None:
+    def load(self, networks: Sequence[Network], members: Sequence[Member]) -> None:
         """Put both tables into their right state in one transaction. Raises HostError.
 
         The sets that count stay as they are, unless somebody has built something else there.
@@ -49,25 +52,35 @@ class Ruleset:
         except HostError:
             self._run(_DELETED + tables)
 
-    def render(self, networks: Sequence[Network], members: Iterable[Member]) -> str:
+    def render(self, networks: Sequence[Network], members: Sequence[Member]) -> str:
         """Return both tables in nft's syntax."""
         guarded = [network for network in networks if network.host_access != "all"]
-        listed = list(members)
+        open_ = [network for network in networks if network.host_access == "all"]
+        ports = [member for member in members if not member[1].routed]
+        routed = [member for member in members if member[1].routed]
         return self._template.substitute(
             bridges=_elements(_quoted(network.bridge) for network in networks),
             nat4=_elements(str(network.subnet) for network in networks if network.nat),
             nat6=_elements(str(network.subnet6) for network in networks if network.nat and network.subnet6),
             reach=_elements(_reach(networks)),
             guarded=_elements(_quoted(network.bridge) for network in guarded),
-            services=_elements(
-                f"{_quoted(network.bridge)} . {port.protocol} . {port.number}"
-                for network in guarded
-                if isinstance(network.host_access, tuple)
-                for port in network.host_access
+            services=_elements(_services(guarded, lambda network: _quoted(network.bridge))),
+            reach4=_elements(_reach4(networks)),
+            reach6=_elements(_reach6(networks)),
+            open4=_elements(str(network.subnet) for network in open_),
+            open6=_elements(str(network.subnet6) for network in open_ if network.subnet6),
+            services4=_elements(_services(guarded, lambda network: str(network.subnet))),
+            services6=_elements(
+                _services([network for network in guarded if network.subnet6], lambda network: str(network.subnet6))
             ),
-            guests=_elements(_quoted(host_end) for host_end, _ in listed),
-            members4=_elements(_member4(*member) for member in listed),
-            members6=_elements(_member6(*member) for member in listed if member[1].address6),
+            routed=_elements(_quoted(host_end) for host_end, _ in routed),
+            sources4=_elements(f"{_quoted(host_end)} . {lease.address}" for host_end, lease in routed),
+            sources6=_elements(
+                f"{_quoted(host_end)} . {lease.address6}" for host_end, lease in routed if lease.address6
+            ),
+            guests=_elements(_quoted(host_end) for host_end, _ in ports),
+            members4=_elements(_member4(*member) for member in ports),
+            members6=_elements(_member6(*member) for member in ports if member[1].address6),
         )
 
     def is_loaded(self) -> bool:
@@ -100,14 +113,36 @@ def _elements(values: Iterable[str]) -> str:
     return f"elements = {{ {joined} }};" if joined else ""
 
 
-def _reach(networks: Sequence[Network]) -> Iterable[str]:
-    bridge_of = {network.name: network.bridge for network in networks}
+def _services(guarded: Sequence[Network], whose: Callable[[Network], str]) -> Iterator[str]:
+    for network in guarded:
+        if isinstance(network.host_access, tuple):
+            for port in network.host_access:
+                yield f"{whose(network)} . {port.protocol} . {port.number}"
+
+
+def _reach(networks: Sequence[Network]) -> Iterator[str]:
+    # From a bridge to itself is seen only with br_netfilter, which sends bridged packets through here too.
+    return (f"{_quoted(one.bridge)} . {_quoted(other.bridge)}" for one, other in _reachable(networks))
+
+
+def _reach4(networks: Sequence[Network]) -> Iterator[str]:
+    return (f"{one.subnet} . {other.subnet}" for one, other in _reachable(networks))
+
+
+def _reach6(networks: Sequence[Network]) -> Iterator[str]:
+    pairs = _reachable([network for network in networks if network.subnet6])
+    return (f"{one.subnet6} . {other.subnet6}" for one, other in pairs)
+
+
+def _reachable(networks: Sequence[Network]) -> Iterator[tuple[Network, Network]]:
+    """Yield from which network to which packets may go."""
+    known = {network.name: network for network in networks}
     for network in networks:
         if not network.isolate:
-            # Seen only with br_netfilter, which sends bridged packets through here too.
-            yield f"{_quoted(network.bridge)} . {_quoted(network.bridge)}"
+            yield network, network
         for other in network.reach:
-            yield f"{_quoted(network.bridge)} . {_quoted(bridge_of[other])}"
+            if other in known:
+                yield network, known[other]
 
 
 def _member4(host_end: str, lease: Lease) -> str:

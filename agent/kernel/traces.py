@@ -6,7 +6,7 @@ from typing import Final
 from agent.core.hostplan import is_our_bridge, originals_in
 from agent.core.identity import is_ours, leased_address
 from agent.errors import KernelError
-from agent.kernel import conntrack, decode, messages, sysctl
+from agent.kernel import conntrack, decode, messages, routing, sysctl
 from agent.kernel.doom import delete_together
 from agent.kernel.host import host_links
 from agent.kernel.netlink import Netlink
@@ -45,7 +45,7 @@ def _leased(netlink: Netlink, host_ends: list[Link], bridges: list[Link]) -> lis
     """
     four = [address for link in host_ends if (address := leased_address(link.mac))]
     found = [address.packed for address in four]
-    told = [decode.address(payload) for payload in netlink.dump(messages.dump_addresses())]
+    told = [decode.address(payload) for payload in netlink.dump(routing.dump_addresses())]
     for bridge in bridges:
         gateways = [each.address for each in told if each.device == bridge.index]
         first = next((int.from_bytes(each) for each in gateways if len(each) == _IPV4_BYTES), None)

@@ -104,6 +104,8 @@ class Reconciler:
         """See Sink."""
         if self._is_host_device(index):
             self.look_host("")
+        elif index in self._world.routed:
+            self.look_attachment(self._world.routed[index])
 
     def check_link(self, nsid: int | None, link: Link) -> None:
         """See Sink."""
@@ -133,6 +135,8 @@ class Reconciler:
             if any(address in bridge.gateways for bridge in world.bridges.values()):
                 self.look_inside(nsid)
             return
+        if index in world.routed:
+            self.look_attachment(world.routed[index])
         for name, bridge in world.bridges.items():
             if bridge.index == index:
                 cookie = world.leases[name].holder(address)

@@ -1,5 +1,6 @@
 """Bringing one name's namespace to where it should be."""
 
+import errno
 import os
 import random
 import time
@@ -8,17 +9,17 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from agent.core import steps
-from agent.core.identity import host_end_name, is_ours, printable
-from agent.core.plan import plan, remarks
+from agent.core.identity import host_end_name, is_ours, is_routed, printable
+from agent.core.plan import our_link, plan, remarks
 from agent.core.policy import choose
 from agent.core.roster import Incident, Record, State
 from agent.core.steps import Step
-from agent.errors import NamespaceGone, NoFreeAddress, VethdError
+from agent.errors import KernelError, NamespaceGone, NoFreeAddress, VethdError
 from agent.kernel.counters import Place
 from agent.kernel.crew import Crew
 from agent.kernel.namespaces import Handle
 from agent.kernel.reaper import Last, Removal
-from agent.model import Attachment, Cookie, Link, Network, Observed
+from agent.model import Attachment, Cookie, Link, Network, Observed, Origin
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.world import World
 
@@ -75,7 +76,9 @@ class Names:
         name = self._world.name_of(cookie)
         last = await self._detach(cookie)
         self._world.strays.discard(cookie)
-        self._world.inside.pop(cookie, None)
+        place = self._world.inside.pop(cookie, None)
+        if place is not None:
+            self._world.routed.pop(place.host_end, None)
         carried = self._world.ledger.close(cookie)
         opened, accepted = self._world.connections.close(cookie, last.opened, last.accepted)
         former = self._world.roster.last_record(cookie)
@@ -119,7 +122,8 @@ class Names:
             return Outcome("unchanged", orphans)
         record.alias_of = None
         config = self._world.config
-        verdict = choose(record.name, seen, self._world.host_cookie, config.exclude, config.networks)
+        origin = Origin("named", record.name, record.path)
+        verdict = choose(origin, seen, self._world.host_cookie, config, None, held=our_link(seen) is not None)
         if verdict.network is None:
             if seen.host_end is not None and is_ours(seen.host_end):
                 await self._detach(seen.cookie)
@@ -148,7 +152,17 @@ class Names:
         desired = Attachment(seen.cookie, record.name, network, lease, bridge)
         record.attachment = desired
         todo = plan(desired, seen)
-        host_end = await self._crew.apply(todo, handle) if todo else seen.host_end
+        try:
+            host_end = await self._crew.apply(todo, handle) if todo else seen.host_end
+        except KernelError as error:
+            if error.code != errno.EXFULL:
+                raise
+            # Somebody else's ports fill the bridge.
+            await self._detach(seen.cookie)
+            table = self._world.leases[network.name]
+            table.acquire(seen.cookie, record.name)
+            table.route(seen.cookie)
+            return Outcome("waiting", orphans, (record.path,))
         record.failures = 0
         self._sample(seen.cookie, network, host_end or seen.host_end)
         self._tell_attached(record, desired, todo, remarks(desired, seen))
@@ -212,6 +226,8 @@ class Names:
         if host_end.peer_nsid is not None:
             self._world.attached[host_end.peer_nsid] = cookie
             self._world.inside[cookie] = Place(host_end.peer_nsid, host_end.peer, host_end.index)
+        if is_routed(host_end.mac):
+            self._world.routed[host_end.index] = cookie
 
     def _failed(self, record: Record, reason: str, orphans: tuple[Cookie, ...] = ()) -> Outcome:
         record.failures += 1

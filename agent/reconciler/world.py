@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from agent.config import Config
 from agent.core.addresses import LeaseTable
 from agent.core.connections import Connections
-from agent.core.identity import cookie_of, host_end_name, is_ours, leased_address
+from agent.core.identity import cookie_of, host_end_name, is_ours, is_routed, leased_address
 from agent.core.ledger import Ledger
 from agent.core.roster import Roster
 from agent.kernel.counters import Place
@@ -21,6 +21,7 @@ class World:
 
     ``bridges`` and ``uplink`` are what the last look at the host saw. ``attached`` maps the
     host's numbers for namespaces (nsid) to cookies, ``inside`` says where their devices are,
+    ``routed`` which host end (ifindex) that the host routes to is whose,
     ``strays`` are namespaces that had an attachment at start, ``dropped`` and ``heard`` count
     lost and taken events by source, ``queued`` is how many keys are dirty, ``resynced`` when
     everything was marked last (Unix time).
@@ -37,6 +38,7 @@ class World:
     host_problem: str = "the host's side is not set up yet"
     attached: dict[int, Cookie] = field(default_factory=dict)
     inside: dict[Cookie, Place] = field(default_factory=dict)
+    routed: dict[int, Cookie] = field(default_factory=dict)
     strays: set[Cookie] = field(default_factory=set)
     dropped: dict[str, int] = field(default_factory=dict)
     heard: dict[str, int] = field(default_factory=dict)
@@ -72,7 +74,8 @@ class World:
             for network in self.config.networks:
                 if address is not None and address in network.subnet:
                     index = int(address) - int(network.subnet.network_address)
-                    self.leases[network.name].adopt(cookie, link.alias.partition(":")[2], index)
+                    name = link.alias.partition(":")[2]
+                    self.leases[network.name].adopt(cookie, name, index, is_routed(link.mac))
 
     def lease_of(self, cookie: Cookie) -> Lease | None:
         """Return a namespace's lease in whichever network."""

@@ -11,7 +11,7 @@ from typing import Self
 
 from agent.demo.isolation import inside
 from agent.demo.probe import Changes
-from agent.kernel import decode, messages
+from agent.kernel import decode, messages, routing
 from agent.kernel.netlink import Netlink
 from agent.kernel.rtnetlink import AF_INET
 from agent.model import Link
@@ -60,7 +60,7 @@ class Eyes:
 
     def addresses(self) -> set[bytes]:
         """IPv4 addresses but for loopback's."""
-        found = map(decode.address, self._asking.dump(messages.dump_addresses()))
+        found = map(decode.address, self._asking.dump(routing.dump_addresses()))
         return {each.address for each in found if len(each.address) == 4 and each.address[0] != 127}
 
     def devices(self) -> list[Link]:
@@ -93,7 +93,7 @@ class Eyes:
         return answered
 
     def _has_default_route(self) -> bool:
-        found = map(decode.route, self._asking.dump(messages.dump_routes(AF_INET)))
+        found = map(decode.route, self._asking.dump(routing.dump_routes(AF_INET)))
         return any(route is not None and not route.destination for route in found)
 
 

@@ -52,7 +52,8 @@ class Ground:
             cookie = handle.cookie
         index = self._leases.setdefault(cookie, 2 + len(self._leases))
         net = self.networks[place]
-        return Attachment(cookie, name, net, lease_in(net, index), self.bridge(place))
+        routed = index - 2 >= net.bridge_ports
+        return Attachment(cookie, name, net, lease_in(net, index, routed), self.bridge(place))
 
     def observe(self, name: str, place: int = 0) -> tuple[Handle, Observed]:
         desired = self.desired(name, place)

@@ -16,7 +16,7 @@ import pytest
 from agent.core.identity import host_end_name
 from agent.demo.private_host import PrivateHost
 from agent.errors import KernelError
-from agent.kernel import decode, messages
+from agent.kernel import decode, messages, routing
 from agent.kernel import rtnetlink as rt
 from agent.kernel.elements import add_element
 from agent.kernel.members import Members
@@ -120,7 +120,7 @@ def test_a_table_of_routes_that_nobody_used_is_empty(netlink: Netlink) -> None:
     with netns.enter("empty"):
         inside = Netlink()
     with inside:
-        assert inside.dump(messages.dump_routes(2)) == inside.dump(messages.dump_routes(10)) == []
+        assert inside.dump(routing.dump_routes(2)) == inside.dump(routing.dump_routes(10)) == []
 
 
 def test_a_dump_that_ends_before_its_time_raises(netlink: Netlink) -> None:
@@ -146,7 +146,7 @@ def test_a_large_dump_that_fails_says_so_at_once(netlink: Netlink) -> None:
     with netns.enter("empty"):
         inside = Netlink()
     with inside, pytest.raises(KernelError, match=r"list routes: the kernel said ENOENT \(ipv4: FIB"):
-        list(inside.datagrams(messages.dump_routes(2)))
+        list(inside.datagrams(routing.dump_routes(2)))
     assert time.monotonic() - begin < 3
 
 

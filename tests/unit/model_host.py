@@ -11,9 +11,11 @@ from agent.core.hostplan import (
     MakeBridge,
     SetBridge,
     WriteSetting,
+    bridge_settings,
 )
 from agent.model import Address, Link
-from tests.unit.model_kernel import ON_LINK_METRIC, Refused, on_link
+from tests.unit.model_kernel import Refused
+from tests.unit.model_routes import ON_LINK_METRIC, on_link
 from tests.unit.worlds import link
 
 
@@ -36,6 +38,8 @@ class ModelHost:
                 index = 50 + len([each for each in self.seen.bridges.values() if each])
                 made = link(index, name, "bridge", mac=mac, mtu=mtu, up=False, carrier=False)
                 self._set_bridge(made)
+                fresh = dict.fromkeys(bridge_settings(name), "80")
+                self.seen = replace(self.seen, settings={**self.seen.settings, **fresh})
             case SetBridge(name, mac, mtu, alias):
                 if len(alias.encode()) > 255:
                     raise Refused("EINVAL: IFALIASZ")
@@ -62,7 +66,8 @@ class ModelHost:
                     raise Refused("ENETDOWN")
                 self._add_route(Address(bridge.index, address.packed, address.network.prefixlen), bridge.index)
             case WriteSetting(name, value):
-                assert self.seen.settings[name] is not None
+                if self.seen.settings[name] is None:
+                    raise Refused(f"ENOENT: {name}")
                 self.seen = replace(self.seen, settings={**self.seen.settings, name: value})
 
     def _bridge(self, name: str) -> Link:

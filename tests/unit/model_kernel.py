@@ -10,15 +10,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from agent.core import steps
-from agent.core.identity import is_ours
+from agent.core.identity import is_ours, is_routed
 from agent.core.steps import Step
-from agent.model import LINK_GROUP, Address, Bridge, Inside, Lease, Link, Neighbour, Observed, Route, Traffic
-
-AF_INET, AF_INET6 = 2, 10
-# What routes without a metric of their own get: fib_frontend.c, ipv6_route.h.
-DEFAULT_METRIC = {AF_INET: 0, AF_INET6: 1024}
-ON_LINK_METRIC = {AF_INET: 0, AF_INET6: 256}
-SMALLEST_IPV6_MTU = 1280  # RFC 8200, section 5
+from agent.model import LINK_GROUP, Address, Bridge, Inside, Link, Neighbour, Observed, Route, Traffic
+from tests.unit.model_routes import (
+    AF_INET,
+    AF_INET6,
+    DEFAULT_METRIC,
+    ON_LINK_METRIC,
+    SMALLEST_IPV6_MTU,
+    addresses_of,
+    covers,
+    family_of,
+    on_link,
+)
 
 
 class Refused(AssertionError):
@@ -75,6 +80,11 @@ class ModelKernel:
             case steps.RaiseHostEnd(host_end):
                 self.awaited &= self._host_end(host_end).up
                 self._set_host_end(host_end, up=True)
+            case steps.RaiseRoutedHostEnd(host_end):
+                self.awaited &= self._host_end(host_end).up
+                self._set_host_end(host_end, up=True, ipv6=True)
+            case steps.LeaveBridge(host_end):
+                self._set_host_end(host_end, master=0, isolated=False)
             case steps.SetHostEndMtu(host_end, mtu):
                 self._set_host_end(host_end, mtu=mtu)
             case steps.RaiseLoopback():
@@ -85,10 +95,10 @@ class ModelKernel:
                 self._set_device(device, mtu=mtu)
             case steps.SetDeviceMac(device, mac):
                 self._set_device_mac(self._device(device), mac)
-            case steps.AddAddress(device, address, prefix):
-                self._add_address(self._device(device), address, prefix)
+            case steps.AddAddress(device, address, prefix, routed):
+                self._add_address(self._device(device), address, prefix, routed)
             case steps.AddOnLinkRoute(device, address, prefix):
-                self._add_route(on_link(self._up(device).index, address, prefix, DEFAULT_METRIC[_family(address)]))
+                self._add_route(on_link(self._up(device).index, address, prefix, DEFAULT_METRIC[family_of(address)]))
             case steps.AddGatewayNeighbour(device, address, mac):
                 self._add_neighbour(self._up(device), address, mac)
             case steps.AwaitDevice(device):
@@ -102,12 +112,26 @@ class ModelKernel:
                 self.admitted |= {(host_end, address) for address in addresses_of(lease)}
             case steps.AddHostNeighbour(bridge, address, mac):
                 self._add_host_neighbour(bridge, address, mac)
+            case steps.AddRoutedNeighbour(host_end, address, mac):
+                self._require(self._host_end(host_end).mac[2:] == mac[2:], "a stranger's MAC")
+                self.seen = replace(self.seen, host_neighbours=self.seen.host_neighbours | {address})
+            case steps.AddHostRoute(host_end, address, source):
+                self._add_host_route(host_end, address, source)
+            case steps.AddProxy(bridge, address):
+                self._require(bridge == self.bridge.index, "ENODEV: no such bridge")
+                self._require(len(address) == 16, "IPv4 is answered for by itself")
+                self.seen = replace(self.seen, proxied=self.seen.proxied | {address})
             case steps.JoinBridge(host_end, bridge, isolated):
                 self._join(host_end, bridge, isolated)
             case steps.AwaitBridge(bridge):
                 self._await_bridge(bridge)
-            case steps.AddDefaultRoute(device, family, gateway):
-                self._add_default_route(self._up(device), family, gateway)
+            case steps.AddSubnetRoute(device, address, prefix, gateway):
+                link = self._up(device)
+                found = on_link(link.index, address, prefix, DEFAULT_METRIC[family_of(address)])
+                self._require_gateway(link, gateway)
+                self._add_route(replace(found, gateway=gateway))
+            case steps.AddDefaultRoute(device, family, gateway, routed):
+                self._add_default_route(self._up(device), family, gateway, routed)
             case _:
                 raise NotImplementedError(step)
         self._settle()
@@ -142,7 +166,9 @@ class ModelKernel:
         link = self._device(device)
         self._require(link.mtu >= SMALLEST_IPV6_MTU, "EAFNOSUPPORT: no IPv6 settings at this MTU")
         self._set_device(device, up=True)
-        if not link.up:
+        host = self.seen.host_end
+        routed = host is not None and is_routed(host.mac) and link.index == self.inner
+        if not link.up and not routed:
             for each in self.inside.addresses:
                 if each.device == link.index:
                     self._add_on_link_route(each)
@@ -154,27 +180,27 @@ class ModelKernel:
             kept = frozenset(each for each in self.inside.neighbours if each.device != link.index)
             self._change_inside(neighbours=kept)
 
-    def _add_address(self, link: Link, address: bytes, prefix: int) -> None:
+    def _add_address(self, link: Link, address: bytes, prefix: int, routed: bool) -> None:
         added = Address(link.index, address, prefix)
         present = [each for each in self.inside.addresses if (each.device, each.address) == (link.index, address)]
-        if _family(address) == AF_INET6:
+        if family_of(address) == AF_INET6:
             self._require(link.mtu >= SMALLEST_IPV6_MTU, "EINVAL: no IPv6 at this MTU")
             self._require(link.ipv6, "EACCES: IPv6 is turned off on this device")
         # A device has an IPv6 address once, whatever its prefix: addrconf.c, ipv6_chk_same_addr().
-        if added in present or (present and _family(address) == AF_INET6):
+        if added in present or (present and family_of(address) == AF_INET6):
             return
         self._change_inside(addresses=self.inside.addresses | {added})
-        if link.up:
+        if link.up and not routed:
             self._add_on_link_route(added)
 
     def _add_on_link_route(self, added: Address) -> None:
-        family = _family(added.address)
+        family = family_of(added.address)
         # A single IPv4 address is no subnet, a single IPv6 address is.
         if family == AF_INET6 or added.prefix < 32:
             self._add_route(on_link(added.device, added.address, added.prefix, ON_LINK_METRIC[family]))
 
     def _add_neighbour(self, link: Link, address: bytes, mac: bytes) -> None:
-        self._require(link.ipv6 or _family(address) == AF_INET, "EINVAL: IPv6 is turned off on this device")
+        self._require(link.ipv6 or family_of(address) == AF_INET, "EINVAL: IPv6 is turned off on this device")
         kept = {each for each in self.inside.neighbours if (each.device, each.address) != (link.index, address)}
         self._change_inside(neighbours=frozenset(kept | {Neighbour(link.index, address, mac)}))
 
@@ -196,23 +222,48 @@ class ModelKernel:
         self._require(bridge == self.bridge.name, "ENODEV: no such bridge")
         self._require(self.seen.host_end is not None and self.seen.host_end.forwarding, "ETIMEDOUT: no port forwards")
 
-    def _add_default_route(self, link: Link, family: int, gateway: bytes) -> None:
+    def _add_host_route(self, host_end: str, address: bytes, source: bytes) -> None:
+        host = self._host_end(host_end)
+        self._require(host.up, "ENETDOWN: the host end is down")
+        self._require(host.ipv6 or len(address) == 4, "EACCES: IPv6 is turned off on this device")
+        self._require(source in self.bridge.gateways and len(source) == len(address), "EINVAL: not the host's address")
+        self._require(address in self.seen.host_neighbours, "the host would have to ask for the namespace")
+        self.seen = replace(self.seen, host_routes=self.seen.host_routes | {address})
+
+    def _add_default_route(self, link: Link, family: int, gateway: bytes, routed: bool) -> None:
         if any(
             each.family == family and not each.destination and each.metric == DEFAULT_METRIC[family]
             for each in self.inside.routes
         ):
             return
         self._require(
-            any(
+            routed
+            or any(
                 each.device == link.index and not each.gateway and covers(each, gateway) for each in self.inside.routes
             ),
             "ENETUNREACH: the gateway is not on link",
         )
-        neighbours = {(each.device, each.address, each.mac) for each in self.inside.neighbours}
-        self._require((link.index, gateway, self.bridge.mac) in neighbours, "the gateway would have to be asked for")
-        host = self.seen.host_end
-        self._require(host is not None and host.forwarding and host.master == self.bridge.index, "leads nowhere yet")
+        self._require_gateway(link, gateway)
         self._add_route(Route(family, b"", 0, gateway, link.index, DEFAULT_METRIC[family]))
+
+    def _require_gateway(self, link: Link, gateway: bytes) -> None:
+        host = self.seen.host_end
+        if host is None:
+            raise Refused("leads nowhere")
+        routed = is_routed(host.mac)
+        neighbours = {(each.device, each.address, each.mac) for each in self.inside.neighbours}
+        mac = host.mac if routed else self.bridge.mac
+        self._require((link.index, gateway, mac) in neighbours, "the gateway would have to be asked for")
+        if routed:
+            self._require(any(len(each) == len(gateway) for each in self.seen.host_routes), "no way back yet")
+            self._require(self.awaited or not self.trail_raised, "its carrier is not known yet")
+        else:
+            self._require(host.forwarding and host.master == self.bridge.index, "leads nowhere yet")
+
+    @property
+    def trail_raised(self) -> bool:
+        """Whether the host end was set up by a step."""
+        return any(isinstance(step, steps.RaiseRoutedHostEnd) for step in self.trail)
 
     def _settle(self) -> None:
         """What the kernel does by itself: carrier needs both ends, and down devices have no routes."""
@@ -225,6 +276,14 @@ class ModelKernel:
             self._change_inside(
                 links=tuple(replace(link, carrier=carrier) if link is inner else link for link in self.inside.links)
             )
+        if host is None or (is_routed(host.mac) and not host.up):
+            # Entries and routes of a device go with it, and when it is set down.
+            self.seen = replace(self.seen, host_routes=frozenset())
+            if host is not None:
+                self.seen = replace(self.seen, host_neighbours=frozenset())
+        elif is_routed(host.mac) and not host.ipv6:
+            four = frozenset(each for each in self.seen.host_routes if len(each) == 4)
+            self.seen = replace(self.seen, host_routes=four)
         down = {link.index for link in self.inside.links if not link.up}
         self._forget(lambda device, _: device in down, keep_addresses=True)
         without_ipv6 = {link.index for link in self.inside.links if link.mtu < SMALLEST_IPV6_MTU or not link.ipv6}
@@ -234,10 +293,10 @@ class ModelKernel:
         inside = self.inside
         self._change_inside(
             addresses=frozenset(
-                each for each in inside.addresses if keep_addresses or not lost(each.device, _family(each.address))
+                each for each in inside.addresses if keep_addresses or not lost(each.device, family_of(each.address))
             ),
             routes=frozenset(each for each in inside.routes if not lost(each.device, each.family)),
-            neighbours=frozenset(each for each in inside.neighbours if not lost(each.device, _family(each.address))),
+            neighbours=frozenset(each for each in inside.neighbours if not lost(each.device, family_of(each.address))),
         )
 
     @property
@@ -289,26 +348,3 @@ class ModelKernel:
     def _require(self, condition: bool, why: str) -> None:
         if not condition:
             raise Refused(f"{why}; steps so far: {self.trail}")
-
-
-def on_link(device: int, address: bytes, prefix: int, metric: int) -> Route:
-    """The route to an address's own subnet."""
-    host_bits = 8 * len(address) - prefix
-    network = int.from_bytes(address) >> host_bits << host_bits
-    destination = network.to_bytes(len(address)) if prefix else b""
-    return Route(_family(address), destination, prefix, b"", device, metric)
-
-
-def covers(route: Route, address: bytes) -> bool:
-    if route.family != _family(address):
-        return False
-    host_bits = 8 * len(address) - route.prefix
-    return int.from_bytes(route.destination) >> host_bits == int.from_bytes(address) >> host_bits
-
-
-def addresses_of(lease: Lease) -> list[bytes]:
-    return [each.packed for each in (lease.address, lease.address6) if each is not None]
-
-
-def _family(address: bytes) -> int:
-    return AF_INET if len(address) == 4 else AF_INET6

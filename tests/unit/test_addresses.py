@@ -1,5 +1,6 @@
 """Leases: one holder each, the same name the same address, reused as late as can be."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -98,6 +99,40 @@ def test_adopting_does_not_wait_for_the_order_of_memory() -> None:
     assert leases.adopt(Cookie(7), "a", 3)
     assert leases.name_of(Cookie(7)) == "a"
     assert leases.acquire(Cookie(8), "b").index != 3
+
+
+def routed_in(leases: LeaseTable) -> set[Cookie]:
+    return {cookie for cookie, lease in leases.held() if lease.routed}
+
+
+def test_beyond_the_bridge_s_ports_leases_are_routed_for_as_long_as_they_are_held() -> None:
+    leases = LeaseTable(replace(SMALL, bridge_ports=2))
+    for number in range(4):
+        leases.acquire(Cookie(number), f"n{number}")
+    assert routed_in(leases) == {Cookie(2), Cookie(3)}
+    leases.release(Cookie(0))
+    assert leases.bridged == 1
+    assert leases.acquire(Cookie(2), "n2").routed, "nobody moves while he lives"
+    assert not leases.acquire(Cookie(9), "n9").routed, "who comes next takes the port that is free"
+    released = leases.release(Cookie(3))
+    assert released is not None
+    assert released.routed
+    assert routed_in(leases) == {Cookie(2)}
+
+
+def test_a_lease_is_adopted_as_it_is_whatever_the_limit() -> None:
+    leases = LeaseTable(replace(SMALL, bridge_ports=0))
+    assert leases.adopt(Cookie(7), "a", 4)
+    assert leases.adopt(Cookie(8), "b", 5, routed=True)
+    assert routed_in(leases) == {Cookie(8)}
+
+
+def test_who_finds_no_room_on_the_bridge_is_routed() -> None:
+    leases = LeaseTable(SMALL)
+    leases.acquire(Cookie(1), "a")
+    leases.route(Cookie(1))
+    assert leases.acquire(Cookie(1), "a").routed
+    assert leases.bridged == 0
 
 
 def test_freeing_what_nobody_holds_is_no_error() -> None:

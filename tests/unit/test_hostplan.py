@@ -16,6 +16,7 @@ from agent.core.hostplan import (
     SETTINGS,
     AddBridgeAddress,
     HostSeen,
+    HostStep,
     MakeBridge,
     SetBridge,
     WriteSetting,
@@ -30,7 +31,7 @@ from agent.core.identity import bridge_alias, bridge_mac
 from agent.errors import HostError
 from agent.model import Address, Link, Network, Route, Uplink
 from tests.unit.model_host import ModelHost
-from tests.unit.model_kernel import SMALLEST_IPV6_MTU, on_link
+from tests.unit.model_routes import SMALLEST_IPV6_MTU, on_link
 from tests.unit.worlds import OTHER_MAC, link, network
 
 UPLINK = Uplink("up0", 2, 1500)
@@ -141,6 +142,25 @@ def test_every_step_but_making_the_bridge_may_be_done_twice(
         assert once.seen == twice.seen
 
 
+ANSWERS = [
+    WriteSetting("net/ipv4/conf/vethd0/proxy_arp", "1"),
+    WriteSetting("net/ipv4/neigh/vethd0/proxy_delay", "0"),
+    WriteSetting("net/ipv6/conf/vethd0/proxy_ndp", "1"),
+    WriteSetting("net/ipv6/neigh/vethd0/proxy_delay", "0"),
+]
+
+
+def forwarding(steps: Sequence[HostStep]) -> list[WriteSetting]:
+    """What is written but for the bridges' own settings."""
+    return [step for step in steps if isinstance(step, WriteSetting) and step.name in SETTINGS]
+
+
+def test_a_bridge_that_no_longer_answers_for_the_routed_is_put_right() -> None:
+    seen = ModelHost(fresh(WEB)).run(host_plan([WEB], fresh(WEB), {})).seen
+    forgetful = replace(seen, settings={**seen.settings, ANSWERS[0].name: "0", ANSWERS[2].name: None})
+    assert host_plan([WEB], forgetful, {}) == (ANSWERS[0],)
+
+
 def test_a_fresh_host() -> None:
     assert host_plan([WEB], fresh(WEB), BEFORE) == (
         MakeBridge("vethd0", bridge_mac(WEB.subnet), 1500),
@@ -152,6 +172,7 @@ def test_a_fresh_host() -> None:
         ),
         AddBridgeAddress("vethd0", WEB.gateway),
         AddBridgeAddress("vethd0", WEB.gateway6),  # type: ignore[arg-type]
+        *ANSWERS,
         WriteSetting(FORWARDING, "1"),
         WriteSetting(FORWARDING6, "1"),
     )
@@ -164,14 +185,14 @@ def test_originals_are_written_down_before_a_setting_is_changed() -> None:
 
 def test_without_ipv6_its_forwarding_is_nobody_s_business() -> None:
     steps = host_plan([LAB], fresh(LAB), {})
-    assert [step.name for step in steps if isinstance(step, WriteSetting)] == [FORWARDING]
+    assert [step.name for step in forwarding(steps)] == [FORWARDING]
     assert hostplan.needed_settings([LAB]) == {FORWARDING: "1"}
     assert hostplan.needed_settings([LAB, WEB]) == {FORWARDING: "1", FORWARDING6: "1"}
 
 
 def test_settings_that_the_kernel_has_not_are_not_written() -> None:
     steps = host_plan([WEB], fresh(WEB, settings={FORWARDING: "1", FORWARDING6: None}), {})
-    assert not [step for step in steps if isinstance(step, WriteSetting)]
+    assert not forwarding(steps)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +248,9 @@ def test_accounting_is_switched_on_where_it_is_wanted_and_there() -> None:
     settings = {FORWARDING: "1", FORWARDING6: "1", ACCOUNTING: "0"}
     seen = fresh(WEB, settings=settings)
     assert WriteSetting(ACCOUNTING, "1") in host_plan([WEB], seen, {}, accounting=True)
-    assert not [step for step in host_plan([WEB], seen, {}) if isinstance(step, WriteSetting)]
+    assert not forwarding(host_plan([WEB], seen, {}))
     without = fresh(WEB, settings=settings | {ACCOUNTING: None})
-    assert not [step for step in host_plan([WEB], without, {}, accounting=True) if isinstance(step, WriteSetting)]
+    assert not forwarding(host_plan([WEB], without, {}, accounting=True))
 
 
 def test_mtu_is_the_network_s_or_the_uplink_s() -> None:

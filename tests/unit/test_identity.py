@@ -9,8 +9,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.core import identity
-from agent.core.identity import alias_of, cookie_of, host_end_name, is_ours, leased_address, printable
-from agent.model import LINK_GROUP, Cookie
+from agent.core.identity import alias_of, cookie_of, host_end_name, is_ours, is_routed, leased_address, printable
+from agent.model import LINK_GROUP, Cookie, Lease
 from tests.unit.worlds import link
 
 COOKIES = st.integers(0, 2**64 - 1).map(Cookie)
@@ -106,12 +106,15 @@ def test_alias_fits_and_is_cut_between_characters(name: str) -> None:
 
 
 @given(ADDRESSES)
-def test_macs_hold_the_address(address: IPv4Address) -> None:
-    host_end, inside = identity.host_end_mac(address), identity.netns_mac(address)
-    assert leased_address(host_end) == address
+def test_macs_hold_the_address_and_whether_it_is_routed(address: IPv4Address) -> None:
+    port = identity.host_end_mac(Lease("default", 2, address, None))
+    routed = identity.host_end_mac(Lease("default", 2, address, None, routed=True))
+    inside = identity.netns_mac(address)
+    assert leased_address(port) == leased_address(routed) == address
+    assert (is_routed(port), is_routed(routed), is_routed(inside)) == (False, True, False)
     assert leased_address(inside) is None
-    assert host_end != inside
-    for mac in (host_end, inside):
+    assert len({port, routed, inside}) == 3
+    for mac in (port, routed, inside):
         assert len(mac) == 6
         assert mac[0] & 3 == 2, "locally administered, and of one station: IEEE 802"
 

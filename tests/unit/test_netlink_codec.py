@@ -1,12 +1,13 @@
 """Messages in wire form: what is encoded is decoded, and no bytes whatever break the decoder."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel import decode, messages, rtnetlink
+from agent.kernel import decode, messages, routing, rtnetlink
 from agent.kernel.netlink import (
     HEADER,
     Message,
@@ -168,29 +169,48 @@ def test_ipv6_is_off_where_disable_ipv6_says_so(place: int, ipv6: bool) -> None:
     assert decode.link(memoryview(_link_message(ipv6=b""))).ipv6, "an old kernel that does not tell"
 
 
-@given(INDEXES, ADDRESSES, st.data())
-def test_addresses(device: int, address: bytes, data: st.DataObject) -> None:
+@given(INDEXES, ADDRESSES, st.booleans(), st.data())
+def test_addresses(device: int, address: bytes, routed: bool, data: st.DataObject) -> None:
     prefix = data.draw(st.integers(0, 8 * len(address)))
-    request = messages.add_address(device, address, prefix)
+    request = routing.add_address(device, address, prefix, routed)
     assert decode.address(memoryview(request.body)) == Address(device, address, prefix)
-    assert decoded(request, rtnetlink.IFADDR)[rtnetlink.IFA_FLAGS] == struct.pack("=I", 0x02), "no DAD wait"
+    assert decoded(request, rtnetlink.IFADDR)[rtnetlink.IFA_FLAGS] == struct.pack("=I", 0x202 if routed else 0x02)
 
 
 @given(INDEXES, ADDRESSES, st.data())
 def test_on_link_routes_lead_to_the_subnet(device: int, address: bytes, data: st.DataObject) -> None:
     prefix = data.draw(st.integers(1, 8 * len(address)))
     family = 2 if len(address) == 4 else 10
-    request = messages.add_on_link_route(device, address, prefix)
+    request = routing.add_on_link_route(device, address, prefix)
     host_bits = 8 * len(address) - prefix
     network = (int.from_bytes(address) >> host_bits << host_bits).to_bytes(len(address))
     assert decode.route(memoryview(request.body)) == Route(family, network, prefix, b"", device, 0)
     assert rtnetlink.RTMSG.unpack_from(request.body)[5] == ROUTE_PROTOCOL
 
 
+@given(INDEXES, ADDRESSES, st.data())
+def test_routes_to_the_subnet_by_the_gateway(device: int, address: bytes, data: st.DataObject) -> None:
+    prefix = data.draw(st.integers(1, 8 * len(address)))
+    request = routing.add_subnet_route(device, address, prefix, address)
+    on_link = decode.route(memoryview(routing.add_on_link_route(device, address, prefix).body))
+    assert on_link is not None
+    assert decode.route(memoryview(request.body)) == replace(on_link, gateway=address)
+    assert rtnetlink.RTMSG.unpack_from(request.body)[8] == rtnetlink.RTNH_F_ONLINK
+
+
 @given(INDEXES, ADDRESSES)
-def test_default_routes(device: int, gateway: bytes) -> None:
+def test_routes_to_one_namespace(device: int, address: bytes) -> None:
+    request = routing.add_host_route(device, address, address)
+    family = 2 if len(address) == 4 else 10
+    assert decode.route(memoryview(request.body)) == Route(family, address, 8 * len(address), b"", device, 0)
+    assert decoded(request, rtnetlink.RTMSG)[rtnetlink.RTA_PREFSRC] == address
+
+
+@given(INDEXES, ADDRESSES, st.booleans())
+def test_default_routes(device: int, gateway: bytes, routed: bool) -> None:
     family = 2 if len(gateway) == 4 else 10
-    request = messages.add_default_route(device, family, gateway)
+    request = routing.add_default_route(device, family, gateway, routed)
+    assert rtnetlink.RTMSG.unpack_from(request.body)[8] == (rtnetlink.RTNH_F_ONLINK if routed else 0)
     assert decode.route(memoryview(request.body)) == Route(family, b"", 0, gateway, device, 0)
     assert rtnetlink.RTMSG.unpack_from(request.body)[5] == ROUTE_PROTOCOL
 
@@ -204,9 +224,9 @@ def test_routes_that_lead_nowhere_or_stand_elsewhere_are_none(table: int, kind: 
 
 @given(st.integers(1, 2**31 - 1), ADDRESSES, MACS)
 def test_neighbours(device: int, address: bytes, mac: bytes) -> None:
-    request = messages.add_neighbour(device, address, mac)
+    request = routing.add_neighbour(device, address, mac)
     assert decode.neighbour(memoryview(request.body)) == Neighbour(device, address, mac)
-    assert decode.neighbour(memoryview(messages.get_neighbour(device, address).body)) is None
+    assert decode.neighbour(memoryview(routing.get_neighbour(device, address).body)) is None
 
 
 @given(st.text("vh0123456789", min_size=1, max_size=15), MACS, MACS, st.integers(68, 65535), INDEXES)
@@ -231,7 +251,7 @@ def test_every_request_says_what_it_is_for() -> None:
         messages.delete_group(LINK_GROUP),
         messages.set_mtu("eth0", 1400),
         messages.join_bridge("vh1", 5),
-        messages.dump_routes(2),
+        routing.dump_routes(2),
     ]
     for request in requests:
         assert isinstance(request, Request)

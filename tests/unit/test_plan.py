@@ -13,7 +13,8 @@ from agent.core.plan import our_link, plan
 from agent.core.steps import Step
 from agent.errors import ForeignDevice
 from agent.model import LINK_GROUP, Attachment, Link, Route
-from tests.unit.model_kernel import DEFAULT_METRIC, ModelKernel, addresses_of, covers
+from tests.unit.model_kernel import ModelKernel
+from tests.unit.model_routes import DEFAULT_METRIC, addresses_of, covers
 from tests.unit.worlds import World, hindered_worlds, worlds
 
 
@@ -27,29 +28,42 @@ def shortcomings(desired: Attachment, kernel: ModelKernel) -> list[str]:
     lease, bridge = desired.lease, desired.bridge
     wanted: dict[str, bool] = {
         "loopback": loopback.up,
-        "host end": host.up and host.carrier and host.forwarding and host.name == host_end_name(desired.cookie),
+        "host end": host.up and host.carrier and host.name == host_end_name(desired.cookie),
         "mark": (host.alias, host.group) == (alias_of(desired.name), LINK_GROUP),
-        "lease on the host end": host.mac == host_end_mac(lease.address),
+        "lease on the host end": host.mac == host_end_mac(lease),
         "mtu": (host.mtu, device.mtu) == (bridge.mtu, bridge.mtu),
-        "port": (host.master, host.isolated) == (bridge.index, desired.network.isolate),
         "device": device.up and device.carrier and device.mac == netns_mac(lease.address),
         "host neighbours": kernel.seen.host_neighbours == set(addresses_of(lease)),
     }
+    if lease.routed:
+        wanted |= {
+            "off any bridge": host.master == 0,
+            "IPv6 at the host end": host.ipv6,
+            "host routes": kernel.seen.host_routes == set(addresses_of(lease)),
+            "answers": kernel.seen.proxied == {each for each in addresses_of(lease) if len(each) == 16},
+        }
+    else:
+        wanted |= {
+            "forwarding": host.forwarding,
+            "port": (host.master, host.isolated) == (bridge.index, desired.network.isolate),
+        }
+    gateway_mac = host.mac if lease.routed else bridge.mac
     for address, prefix in desired.addresses:
         if not device.ipv6 and len(address) == 16:
             continue
         held = {each.prefix for each in inside.addresses if (each.device, each.address) == (inner, address)}
         # The kernel keeps an IPv6 address once only: somebody's prefix may stand in the place of ours.
         wanted[f"address {address!r}"] = prefix in held or (len(address) == 16 and bool(held))
-        wanted[f"on-link route of {address!r}"] = any(
-            route.device == inner and not route.gateway and route.prefix == prefix and covers(route, address)
+        via = next(each for each in bridge.gateways if len(each) == len(address)) if lease.routed else b""
+        wanted[f"subnet route of {address!r}"] = any(
+            route.device == inner and route.gateway == via and route.prefix == prefix and covers(route, address)
             for route in inside.routes
         )
     for gateway in bridge.gateways:
         if not device.ipv6 and len(gateway) == 16:
             continue
         entry = {each.mac for each in inside.neighbours if (each.device, each.address) == (inner, gateway)}
-        wanted[f"neighbour {gateway!r}"] = entry == {bridge.mac}
+        wanted[f"neighbour {gateway!r}"] = entry == {gateway_mac}
         wanted[f"default route by {gateway!r}"] = any(
             (route.device == inner and route.gateway == gateway) or _takes_the_place(route, gateway)
             for route in inside.routes
@@ -69,7 +83,7 @@ def obstacle(world: World) -> Link | None:
     if host is not None and not is_ours(host):
         return host
     inner = world.kernel.inner
-    stays = host is not None and inner is not None and host.mac == host_end_mac(world.desired.lease.address)
+    stays = host is not None and inner is not None and host.mac == host_end_mac(world.desired.lease)
     for link in world.kernel.inside.links:
         if not stays and link.index != inner and link.name == world.desired.network.interface:
             return link
@@ -183,14 +197,17 @@ def test_order_of_the_first_packet(world: World) -> None:
     place = {type(step): number for number, step in reversed(list(enumerate(steps_)))}
     last = {type(step): number for number, step in enumerate(steps_)}
     if steps.AddDefaultRoute in place:
-        rest = [last[kind] for kind in last if kind is not steps.AddDefaultRoute]
+        rest = [last[kind] for kind in last if kind not in (steps.AddDefaultRoute, steps.AddSubnetRoute)]
         assert place[steps.AddDefaultRoute] > max(rest, default=-1), "the default routes come last"
     if steps.AwaitHostEnd in place:
-        assert place[steps.AwaitHostEnd] < place[steps.JoinBridge]
-        assert place[steps.JoinBridge] < place[steps.AwaitBridge]
+        if world.desired.lease.routed:
+            assert place[steps.AwaitHostEnd] < place[steps.AddHostRoute]
+        else:
+            assert place[steps.AwaitHostEnd] < place[steps.JoinBridge]
+            assert place[steps.JoinBridge] < place[steps.AwaitBridge]
         assert (steps.Admit in place) == world.desired.network.anti_spoof
     if steps.Admit in place:
-        assert place[steps.Admit] < place[steps.JoinBridge]
+        assert place[steps.Admit] < place[steps.AddHostRoute if world.desired.lease.routed else steps.JoinBridge]
     for kind, number in place.items():
         if kind not in (steps.CreatePair, steps.DeletePair) and steps.CreatePair in place:
             assert number > place[steps.CreatePair], "nothing is done to a device before it is there"
@@ -213,7 +230,10 @@ def test_a_device_that_fits_is_left_alone_and_one_that_does_not_is_not(world: Wo
     host, device = world.kernel.seen.host_end, our_link(world.kernel.seen)
     if host is None or device is None:
         return
-    at_host_end = (steps.MarkHostEnd, steps.RaiseHostEnd, steps.SetHostEndMtu, steps.JoinBridge, steps.CreatePair)
+    at_host_end = (
+        steps.MarkHostEnd, steps.RaiseHostEnd, steps.RaiseRoutedHostEnd, steps.SetHostEndMtu,
+        steps.JoinBridge, steps.LeaveBridge, steps.CreatePair,
+    )  # fmt: skip
     at_device = (steps.RaiseDevice, steps.SetDeviceMtu, steps.SetDeviceMac)
     if steps.CreatePair not in map(type, steps_):
         assert host_end_fits(host, world.desired) == (not any(isinstance(step, at_host_end) for step in steps_))

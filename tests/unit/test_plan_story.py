@@ -12,7 +12,8 @@ from agent.core.plan import plan, remarks
 from agent.core.steps import Step
 from agent.errors import ForeignDevice
 from agent.model import Address, Attachment, Inside, Neighbour, Observed, Route
-from tests.unit.model_kernel import AF_INET, ModelKernel
+from tests.unit.model_kernel import ModelKernel
+from tests.unit.model_routes import AF_INET
 from tests.unit.worlds import LOOPBACK, OTHER_MAC, attachment, empty_world, link, network
 
 DESIRED = attachment()
@@ -39,7 +40,7 @@ def kinds(kernel: ModelKernel, desired: Attachment = DESIRED) -> list[str]:
 def test_a_new_namespace_from_nothing_to_the_first_packet() -> None:
     bridge = DESIRED.bridge
     assert planned(empty_world(DESIRED).kernel) == [
-        steps.CreatePair(NAME, host_end_mac(DESIRED.lease.address), "eth0", MAC, 1500),
+        steps.CreatePair(NAME, host_end_mac(DESIRED.lease), "eth0", MAC, 1500),
         steps.QuietHostEnd(NAME),
         steps.MarkHostEnd(NAME, "vethd:web"),
         steps.RaiseHostEnd(NAME),
@@ -69,7 +70,7 @@ def test_adopting_what_stands_does_nothing() -> None:
 def test_the_network_decides_on_name_mtu_isolation_and_guard() -> None:
     desired = attachment(network(subnet6="", interface="net0", mtu=9000, isolate=True, anti_spoof=False))
     found = planned(empty_world(desired).kernel, desired)
-    assert steps.CreatePair(NAME, host_end_mac(DESIRED.lease.address), "net0", MAC, 9000) in found
+    assert steps.CreatePair(NAME, host_end_mac(DESIRED.lease), "net0", MAC, 9000) in found
     assert steps.JoinBridge(NAME, desired.bridge.index, True) in found
     assert not [step for step in found if isinstance(step, steps.Admit | steps.AwaitAddress)]
     assert sum(isinstance(step, steps.AddDefaultRoute) for step in found) == 1

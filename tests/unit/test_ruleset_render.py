@@ -39,6 +39,15 @@ def test_the_default_network() -> None:
         "guests": "",
         "members4": "",
         "members6": "",
+        "reach4": "172.27.0.0/16 . 172.27.0.0/16",
+        "reach6": "fd00:7e74:1::/64 . fd00:7e74:1::/64",
+        "open4": "172.27.0.0/16",
+        "open6": "fd00:7e74:1::/64",
+        "services4": "",
+        "services6": "",
+        "routed": "",
+        "sources4": "",
+        "sources6": "",
     }
 
 
@@ -46,21 +55,30 @@ def test_the_default_network() -> None:
     ("networks", "changed"),
     [
         ([replace(WEB, nat=False)], {"nat4": "", "nat6": ""}),
-        ([replace(WEB, subnet6=None)], {"nat6": ""}),
-        ([replace(WEB, isolate=True)], {"reach": ""}),
+        ([replace(WEB, subnet6=None)], {"nat6": "", "reach6": "", "open6": ""}),
+        ([replace(WEB, isolate=True)], {"reach": "", "reach4": "", "reach6": ""}),
         ([replace(WEB, bridge="br-web")], {"bridges": '"br-web"', "reach": '"br-web" . "br-web"'}),
-        ([replace(WEB, host_access="none")], {"guarded": '"vethd0"'}),
+        ([replace(WEB, host_access="none")], {"guarded": '"vethd0"', "open4": "", "open6": ""}),
         (
             [replace(WEB, host_access=(Port("tcp", 53), Port("udp", 53)))],
-            {"guarded": '"vethd0"', "services": '"vethd0" . tcp . 53, "vethd0" . udp . 53'},
+            {
+                "guarded": '"vethd0"',
+                "services": '"vethd0" . tcp . 53, "vethd0" . udp . 53',
+                "open4": "",
+                "open6": "",
+                "services4": "172.27.0.0/16 . tcp . 53, 172.27.0.0/16 . udp . 53",
+                "services6": "fd00:7e74:1::/64 . tcp . 53, fd00:7e74:1::/64 . udp . 53",
+            },
         ),
-        ([replace(WEB, host_access=())], {"guarded": '"vethd0"'}),
+        ([replace(WEB, host_access=())], {"guarded": '"vethd0"', "open4": "", "open6": ""}),
         (
             [WEB, LAB],
             {
                 "bridges": '"vethd0", "vethd-lab"',
                 "nat4": "172.27.0.0/16, 10.9.0.0/24",
                 "reach": '"vethd0" . "vethd0", "vethd-lab" . "vethd-lab"',
+                "reach4": "172.27.0.0/16 . 172.27.0.0/16, 10.9.0.0/24 . 10.9.0.0/24",
+                "open4": "172.27.0.0/16, 10.9.0.0/24",
             },
         ),
         (
@@ -69,6 +87,8 @@ def test_the_default_network() -> None:
                 "bridges": '"vethd0", "vethd-lab"',
                 "reach": '"vethd0" . "vethd-lab", "vethd-lab" . "vethd-lab"',
                 "guarded": '"vethd-lab"',
+                "reach4": "172.27.0.0/16 . 10.9.0.0/24, 10.9.0.0/24 . 10.9.0.0/24",
+                "reach6": "",
             },
         ),
     ],
@@ -109,3 +129,12 @@ def test_every_set_that_does_not_count_is_emptied_before_it_is_filled() -> None:
         for family, table in re.findall(r"^table (\w+) vethd \{(.*?)^\}", render(WEB), re.DOTALL | re.MULTILINE)
     }
     assert declared == _STATIC_SETS
+
+
+def test_a_routed_namespace_is_known_by_device_and_address_where_it_is_routed() -> None:
+    routed = (ONE[0], lease_in(WEB, 2, routed=True))
+    found = elements(render(WEB, members=(routed, TWO)))
+    assert found["routed"] == f'"{ONE[0]}"'
+    assert found["sources4"] == f'"{ONE[0]}" . 172.27.0.2'
+    assert found["sources6"] == f'"{ONE[0]}" . fd00:7e74:1::2'
+    assert found["guests"] == f'"{TWO[0]}"'

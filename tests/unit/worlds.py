@@ -25,7 +25,8 @@ from agent.model import (
     Route,
     Traffic,
 )
-from tests.unit.model_kernel import ON_LINK_METRIC, ModelKernel, addresses_of, on_link
+from tests.unit.model_kernel import ModelKernel
+from tests.unit.model_routes import ON_LINK_METRIC, addresses_of, on_link
 
 _T = TypeVar("_T")
 OUTER, INNER, FOREIGN_BRIDGE = 900, 2, 77
@@ -57,8 +58,8 @@ def network(
     return Network(name, four, six, bridge, interface, nat, mtu, isolate, host_access, anti_spoof, reach)
 
 
-def lease_in(net: Network, index: int = 2) -> Lease:
-    return Lease(net.name, index, net.subnet.network_address + index, address6_of(net.subnet6, index))
+def lease_in(net: Network, index: int = 2, routed: bool = False) -> Lease:
+    return Lease(net.name, index, net.subnet.network_address + index, address6_of(net.subnet6, index), routed)
 
 
 def bridge_for(net: Network, mtu: int = 1500, index: int = 5) -> Bridge:
@@ -66,9 +67,11 @@ def bridge_for(net: Network, mtu: int = 1500, index: int = 5) -> Bridge:
     return Bridge(net.bridge, index, bridge_mac(net.subnet), net.mtu or mtu, gateways)
 
 
-def attachment(net: Network | None = None, index: int = 2, name: str = "web", cookie: int = 4242) -> Attachment:
+def attachment(
+    net: Network | None = None, index: int = 2, name: str = "web", cookie: int = 4242, routed: bool = False
+) -> Attachment:
     net = net or network()
-    return Attachment(Cookie(cookie), name, net, lease_in(net, index), bridge_for(net))
+    return Attachment(Cookie(cookie), name, net, lease_in(net, index, routed), bridge_for(net))
 
 
 def link(index: int, name: str, kind: str = "veth", **more: object) -> Link:
@@ -131,7 +134,8 @@ def attachments(draw: st.DrawFn) -> Attachment:
         anti_spoof=draw(st.booleans()),
     )
     cookie = draw(st.integers(0, 2**64 - 1))
-    return attachment(net, draw(st.integers(2, 1 + min(net.capacity, 300))), draw(st.text(max_size=6)), cookie)
+    index = draw(st.integers(2, 1 + min(net.capacity, 300)))
+    return attachment(net, index, draw(st.text(max_size=6)), cookie, draw(st.booleans()))
 
 
 @st.composite
@@ -153,7 +157,14 @@ def worlds(draw: st.DrawFn) -> World:
             name = "aside0"
         links.append(draw(_inner_links(desired, host, name)))
     kernel = ModelKernel(
-        Observed(desired.cookie, host, Inside(tuple(links)), draw(_some(addresses_of(desired.lease)))),
+        Observed(
+            desired.cookie,
+            host,
+            Inside(tuple(links)),
+            draw(_some(addresses_of(desired.lease))),
+            draw(_some(addresses_of(desired.lease))) if desired.lease.routed else frozenset(),
+            draw(_some([each for each in addresses_of(desired.lease) if len(each) == 16])),
+        ),
         desired.bridge,
         inner if paired else None,
         guarded=desired.network.anti_spoof,
@@ -199,13 +210,15 @@ def hindered_worlds(draw: st.DrawFn) -> World:
 def _host_ends(draw: st.DrawFn, desired: Attachment) -> Link:
     """A device of the host end's name: mostly ours, in any state, its other end anywhere."""
     up = draw(st.booleans())
-    master = draw(_mostly(desired.bridge.index, st.sampled_from([0, FOREIGN_BRIDGE])))
-    other = host_end_mac(desired.network.subnet.network_address + 3)
+    right = 0 if desired.lease.routed else desired.bridge.index
+    master = draw(_mostly(right, st.sampled_from([0, desired.bridge.index, FOREIGN_BRIDGE])))
+    other = host_end_mac(lease_in(desired.network, 3, desired.lease.routed))
+    otherwise = host_end_mac(replace(desired.lease, routed=not desired.lease.routed))
     return link(
         OUTER,
         host_end_name(desired.cookie),
         draw(_mostly("veth", st.just("dummy"))),
-        mac=draw(_mostly(host_end_mac(desired.lease.address), st.sampled_from([other, OTHER_MAC]))),
+        mac=draw(_mostly(host_end_mac(desired.lease), st.sampled_from([other, otherwise, OTHER_MAC]))),
         mtu=draw(_mostly(desired.bridge.mtu, st.sampled_from([900, 1400, 65535]))),
         up=up,
         carrier=False,
@@ -215,6 +228,7 @@ def _host_ends(draw: st.DrawFn, desired: Attachment) -> Link:
         isolated=master != 0 and draw(st.booleans()),
         peer=draw(st.sampled_from([INNER, 3, 4, 50])),
         peer_nsid=draw(st.sampled_from([None, 0, 3])),
+        ipv6=draw(st.booleans()),
     )
 
 
@@ -262,6 +276,8 @@ def _routes(desired: Attachment, device: int, devices: list[int]) -> list[Route]
     ]
     for address, prefix in desired.addresses:
         found.append(on_link(device, address, prefix, ON_LINK_METRIC[_family(address)]))
+        gateway = next(each for each in desired.bridge.gateways if len(each) == len(address))
+        found.append(replace(on_link(device, address, prefix, 0), gateway=gateway))
     for each in devices:
         for gateway in (b"\x0a\x01\x02\x01", b"\xfd" + bytes(15)):
             found += [Route(_family(gateway), b"", 0, gateway, each, metric) for metric in (0, 1024, ROUTE_PROTOCOL)]
@@ -273,7 +289,7 @@ def _neighbours(desired: Attachment, device: int) -> list[Neighbour]:
     return [
         Neighbour(device, gateway, mac)
         for gateway in desired.bridge.gateways
-        for mac in (desired.bridge.mac, OTHER_MAC)
+        for mac in (desired.bridge.mac, host_end_mac(desired.lease), OTHER_MAC)
     ]
 
 
