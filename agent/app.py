@@ -29,11 +29,16 @@ from agent.model import Network
 from agent.notify import notify, watchdog_seconds
 from agent.reconciler.bulletin import Bulletin, Notice
 from agent.reconciler.loop import Reconciler
+from agent.reconciler.wishing import Wishing, wish_directories
 from agent.reconciler.world import World
 from agent.sources.generations import GenerationSource
 from agent.sources.links import LinkSource
 from agent.sources.named import NamedSource
+from agent.sources.processes import ProcessSource
+from agent.sources.resolvconf import ResolvConfSource
+from agent.sources.wishfiles import WishSource
 from agent.state.leases import LeaseFile, Memory
+from agent.state.resolvers import SOURCES, Resolvers
 from agent.state.traffic import TrafficFile
 
 _STATE_SETTLE_SECONDS: Final = 1.0
@@ -75,6 +80,9 @@ class _App:
         self._bulletin.listen(self._on_notice)
         self._crew = Crew(self._namespaces, faults.on_step())
         self._reconciler = Reconciler(self._world, self._crew, self._bulletin)
+        if config.dns == "host" and config.mode == "manage":
+            self._world.resolvers = Resolvers()
+        self._wishing = Wishing(self._world, self._reconciler.look_again)
         self._server = Server(self._world, self._bulletin, self._metrics, sampler, lambda: self._ready)
         self._lease_file = LeaseFile(config.state_dir)
         self._traffic_file = TrafficFile(config.state_dir)
@@ -117,8 +125,10 @@ class _App:
         world = self._world
         named = NamedSource(world.config.directories, self._namespaces.is_namespace, self._reconciler)
         async with asyncio.TaskGroup() as group:
+            await self._follow_files(group)
             group.create_task(named.run(), name="named")
             await named.listed.wait()
+            await self._follow_processes(group)
             group.create_task(self._reconciler.run(), name="reconciler")
             group.create_task(self._keep_state_now_and_then(), name="state")
             group.create_task(_feed_watchdog(), name="watchdog")
@@ -127,6 +137,8 @@ class _App:
             self._reconciler.take_down_strays()
             await self._reconciler.settled()
             world.ledger.close_all_but({record.cookie for record in world.roster if record.cookie is not None})
+            if world.resolvers is not None:
+                await asyncio.to_thread(world.resolvers.keep_only, {record.name for record in world.roster})
             self._ready = True
             states = [record.state for record in world.roster]
             _log.info(
@@ -136,6 +148,26 @@ class _App:
                 ms=round((time.monotonic() - self._started) * 1000, 3),
             )
             notify("READY=1")
+
+    async def _follow_files(self, group: asyncio.TaskGroup) -> None:
+        """Watch what namespaces wish for and the host's name servers; read both before anything is networked."""
+        config = self._world.config
+        for directory in wish_directories(config.wishes, config.socket):
+            wishes = WishSource(directory, self._wishing)
+            group.create_task(wishes.run(), name=f"wishes {directory}")
+            await wishes.watching.wait()
+        await self._wishing.reload()
+        if self._world.resolvers is not None:
+            group.create_task(ResolvConfSource(SOURCES, self._wishing).run(), name="name servers")
+
+    async def _follow_processes(self, group: asyncio.TaskGroup) -> None:
+        """Watch processes if any of their namespaces can be meant."""
+        if not self._world.config.concerns_processes:
+            return
+        processes = ProcessSource(self._reconciler, self._world.roster.is_named)
+        self._reconciler.rescan = processes.rescan
+        group.create_task(processes.run(), name="processes")
+        await processes.listed.wait()
 
     async def _measure_lag(self) -> None:
         """See once a second how late the loop calls back."""
@@ -162,13 +194,17 @@ class _App:
     def _adopt_config(self, config: Config) -> None:
         """Take over what can change while running. Raises ConfigError for what needs a restart."""
         former = self._world.config
-        fixed = ("state_dir", "socket", "socket_group", "directories", "metrics_host", "metrics_port")
+        fixed = (
+            "state_dir", "socket", "socket_group", "directories", "metrics_host", "metrics_port",
+            "mode", "dns", "wishes", "concerns_processes",
+        )  # fmt: skip
         for key in fixed:
             if getattr(config, key) != getattr(former, key):
                 raise ConfigError(f"{former.source}: {key} changed: takes a restart (the network stays up)")
         if [_shape(network) for network in config.networks] != [_shape(network) for network in former.networks]:
             raise ConfigError(f"{former.source}: network: names, subnets, bridges, interfaces take a restart")
         self._world.config = config
+        self._wishing.wishes_changed()
         self._reconciler.host.suspect("the config")
         self._reconciler.resync()
 
@@ -210,7 +246,9 @@ def _without_missing_ipv6(config: Config) -> Config:
 
 def _shape(network: Network) -> Network:
     """Return a network without what can change while the agent runs."""
-    return replace(network, nat=True, mtu=0, isolate=False, host_access="all", anti_spoof=True, reach=())
+    return replace(
+        network, nat=True, mtu=0, isolate=False, host_access="all", anti_spoof=True, reach=(), bridge_ports=0
+    )
 
 
 def _log_mistake(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

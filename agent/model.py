@@ -6,7 +6,7 @@ together with the namespace they were read in.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, Literal, NamedTuple, NewType
 
@@ -150,7 +150,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One unicast route of the main table; ``destination`` is empty for a default route."""
+    """One unicast route of the main table; ``destination`` is empty for a default route.
+
+    ``ours`` says that it bears our protocol number.
+    """
 
     family: int
     destination: bytes
@@ -158,6 +161,7 @@ class Route:
     gateway: bytes
     device: int
     metric: int
+    ours: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,7 @@ class Observed:
 
     ``host_neighbours``, ``host_routes`` and ``proxied`` are those of its addresses that the host
     has a permanent neighbour entry for, a route to its host end, and an answer for on the bridge.
+    ``exempt`` is true where its packets are not masqueraded; ``inode`` is that of nsfs.
     ``other_userns`` is true when a user namespace other than the agent's own owns it.
     """
 
@@ -236,6 +241,8 @@ class Observed:
     host_neighbours: frozenset[bytes] = frozenset()
     host_routes: frozenset[bytes] = frozenset()
     proxied: frozenset[bytes] = frozenset()
+    exempt: bool = False
+    inode: int = 0
     other_userns: bool = False
 
 
@@ -252,13 +259,19 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What should be: one namespace on one network."""
+    """What should be: one namespace on one network.
+
+    ``exempt`` keeps its packets from being masqueraded; ``extra`` are routes that were wished for:
+    destination, its prefix length, gateway.
+    """
 
     cookie: Cookie
     name: str
     network: Network
     lease: Lease
     bridge: Bridge
+    exempt: bool = False
+    extra: tuple[tuple[bytes, int, bytes], ...] = ()
 
     @property
     def addresses(self) -> tuple[tuple[bytes, int], ...]:

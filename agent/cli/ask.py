@@ -2,55 +2,42 @@
 
 import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Callable
 
-from agent.cli import render
-from agent.cli.client import AgentNotRunning, Client, Json, socket_of
-from agent.cli.exits import DONE, FAILED, LEFT_ALONE
+from agent.cli import render, waiting
+from agent.cli.client import AgentNotRunning, Json, api_name, client_of
+from agent.cli.exits import DONE
 
-# Beside its own limit the agent gets this long to say that the time is over.
-GRACE_SECONDS = 5.0
 # What `vethd watch` leaves to --json, `status` and `explain`.
 UNTOLD = frozenset({"time", "event", "name", "initial", "path", "source", "state", "cookie", "plumb_ms", "aliases"})
 
 
 def status(options: argparse.Namespace) -> int:
     """``vethd status [NAME]``: 1 when NAME is unknown."""
-    client = _client(options)
+    client = client_of(options)
     if options.name is not None:
-        found = client.post("/v1/namespace", {"name": _name(options.name)})
+        found = client.post("/v1/namespace", {"name": api_name(options.name)})
         return _show(found, _about_namespace, options.json)
     return _show(client.get("/v1/status"), _about_agent, options.json)
 
 
 def list_namespaces(options: argparse.Namespace) -> int:
     """``vethd list``."""
-    return _show(_client(options).get("/v1/namespaces"), _about_namespaces, options.json)
+    return _show(client_of(options).get("/v1/namespaces"), _about_namespaces, options.json)
 
 
 def wait(options: argparse.Namespace) -> int:
     """``vethd wait NAME``: 0 ready, 1 timed out or failed, 3 left alone by policy."""
-    body = {"name": _name(options.name), "timeout": options.timeout}
-    answer = _client(options).post("/v1/wait", body, options.timeout + GRACE_SECONDS)
-    shown = render.printable(body["name"])
-    outcome, reason = answer["outcome"], render.harmless(answer.get("reason") or "")
-    if outcome == "ready":
-        print(f"{shown}: ready, {_addresses(answer['namespace'] or {})}")
-        return DONE
-    if outcome == "left":
-        print(f"vethd: {shown}: left alone: {reason}", file=sys.stderr)
-        return LEFT_ALONE
-    what = f"not networked within {options.timeout:g} s" if outcome == "timeout" else "failed"
-    print(f"vethd: {shown}: {what}{': ' if reason else ''}{reason}", file=sys.stderr)
-    return FAILED
+    name = api_name(options.name)
+    namespace = waiting.networked(client_of(options), name, options.timeout)
+    print(f"{render.printable(name)}: ready, {waiting.addresses(namespace)}")
+    return DONE
 
 
 def watch(options: argparse.Namespace) -> int:
     """``vethd watch``: until interrupted; 4 when the agent ends."""
-    client = _client(options)
+    client = client_of(options)
     try:
         for event in client.stream("/v1/watch"):
             print(json.dumps(event) if options.json else _about_event(event), flush=True)
@@ -63,33 +50,19 @@ def top(options: argparse.Namespace) -> int:
     """``vethd top``: until q, Ctrl-C or SIGTERM; 4 when the agent ends."""
     from agent.cli import top
 
-    return top.run(_client(options), options.sort, options.interval, once=options.once, as_json=options.json)
+    return top.run(client_of(options), options.sort, options.interval, once=options.once, as_json=options.json)
 
 
 def explain(options: argparse.Namespace) -> int:
     """``vethd explain NAME``: 1 when NAME was never seen."""
-    name = _name(options.name)
-    answer = _client(options).post("/v1/explain", {"name": name})
+    name = api_name(options.name)
+    answer = client_of(options).post("/v1/explain", {"name": name})
     return _show(answer, lambda found: _explanation(name, found), options.json)
-
-
-def _client(options: argparse.Namespace) -> Client:
-    return Client(socket_of(getattr(options, "config", None)))
-
-
-def _name(argument: str) -> str:
-    """The bytes that were typed as the API names them, whatever the locale decoded them as."""
-    return os.fsencode(argument).decode("utf-8", "surrogateescape")
 
 
 def _show(answer: Json, human: Callable[[Json], list[str]], as_json: bool) -> int:
     print(json.dumps(answer, indent=2) if as_json else "\n".join(human(answer)))
     return DONE
-
-
-def _addresses(namespace: Json) -> str:
-    both = (namespace.get("address"), namespace.get("address6"))
-    return " ".join(address for address in both if address) or "no address"
 
 
 def _about_agent(found: Json) -> list[str]:

@@ -20,14 +20,14 @@ def run(options: argparse.Namespace) -> int:
     """``vethd run``: until SIGTERM or SIGINT."""
     from agent import app
 
-    return app.run(_config(options), options.log_format)
+    return app.run(config_of(options), options.log_format)
 
 
 def down(options: argparse.Namespace) -> int:
     """``vethd down``: 1 while an agent runs."""
     from agent.down import take_down
 
-    for line in take_down(_config(options)) or ["nothing of vethd is on this host"]:
+    for line in take_down(config_of(options)) or ["nothing of vethd is on this host"]:
         print(render.harmless(line))
     return DONE
 
@@ -72,6 +72,13 @@ def doctor(options: argparse.Namespace) -> int:
     return FAILED if any(finding.needs_action for finding in found) else DONE
 
 
+def config_of(options: argparse.Namespace) -> "Config":
+    """The config that the command line names, read as the agent reads it. Raises ConfigError."""
+    from agent import config
+
+    return config.load(_path(options))
+
+
 def _path(options: argparse.Namespace) -> "Path | None":
     """The file to read, None for the built-in defaults."""
     from pathlib import Path
@@ -80,12 +87,6 @@ def _path(options: argparse.Namespace) -> "Path | None":
 
     named: str | None = getattr(options, "config", None)
     return config.locate(None if named is None else Path(named))
-
-
-def _config(options: argparse.Namespace) -> "Config":
-    from agent import config
-
-    return config.load(_path(options))
 
 
 def _agent(socket: str) -> "Agent":

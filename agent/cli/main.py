@@ -3,13 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from agent import __version__
-from agent.cli import ask, local
+from agent.cli import ask, inside, local, make
 from agent.cli.client import DEFAULT_CONFIG, AgentNotRunning
-from agent.cli.exits import AGENT_NOT_RUNNING, BAD_USAGE, FAILED
+from agent.cli.exits import AGENT_NOT_RUNNING, BAD_USAGE, FAILED, tell
 from agent.cli.render import harmless
 from agent.errors import ConfigError, VethdError
 
@@ -18,16 +18,39 @@ exit codes: 0 done, 1 failed, 2 bad usage or bad config, 3 left alone by policy,
 
 example:
   vethd run &
-  ip netns add web && vethd wait web && ip netns exec web ping 172.27.0.1
+  ip netns add web && vethd exec web -- ping 172.27.0.1
 """
 
 LONGEST_WAIT = 86_400  # what the agent takes
 SHORTEST_INTERVAL = 0.1
+SEPARATOR = "--"
 SORTS = ("use", "receive", "transmit", "packets", "connections", "name", "network")
 Command = Callable[[argparse.Namespace], int]
 
 
 class _Parser(argparse.ArgumentParser):
+    takes_program = False
+    needs_program = False
+
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse, but what stands behind NAME and ``--`` is another program's, and no word of it is read."""
+        if not self.takes_program or args is None:
+            return super().parse_known_args(args, namespace)
+        words = list(args)
+        mark = words.index(SEPARATOR) if SEPARATOR in words else len(words)
+        found, unknown = super().parse_known_args(words[:mark], namespace)
+        found.program = words[mark + 1 :]
+        if found.name is None and found.program:
+            # This -- only ended the options, as it must before a name that begins with a dash.
+            found.name, *found.program = found.program
+            if found.program and found.program.pop(0) != SEPARATOR:
+                self.error(f"{SEPARATOR} must stand between NAME and PROGRAM")
+        if found.name is None:
+            self.error("NAME is missing")
+        if not found.program and (self.needs_program or getattr(found, "rm", False)):
+            self.error(f"PROGRAM is missing: it stands behind {SEPARATOR}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_USAGE, f"{self.prog}: {harmless(message)}; see `{self.prog} --help`\n")
 
@@ -51,9 +74,7 @@ def build_parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"vethd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(
-        name: str, does: Command, summary: str, example: str, more: str = "", json: bool = False
-    ) -> argparse.ArgumentParser:
+    def command(name: str, does: Command, summary: str, example: str, more: str = "", json: bool = False) -> _Parser:
         made = commands.add_parser(
             name,
             parents=[everywhere],
@@ -94,7 +115,35 @@ def build_parser() -> _Parser:
         "Exit codes: 0 it is, 1 not in time or failed, 3 left alone by policy.",
     )
     wait.add_argument("name", metavar="NAME", help="a namespace; it may appear later")
-    wait.add_argument("--timeout", metavar="S", type=_seconds, default=30.0, help="seconds to wait (default: 30)")
+    _add_timeout(wait)
+
+    execute = command(
+        "exec",
+        inside.execute,
+        "run a program in a namespace, once that is networked",
+        "vethd exec web -- ping -c 1 172.27.0.1",
+        "As `ip netns exec`: with its own /sys, and the files of /etc/netns/NAME over those in /etc. Its exit code "
+        "is the program's; before that, those of wait, 126 if the program cannot be run, 127 if there is none.",
+    )
+    execute.usage = "vethd exec [--timeout S] NAME -- PROGRAM [ARGUMENT ...]"
+    execute.takes_program = True
+    execute.needs_program = True
+    execute.add_argument("name", metavar="NAME", nargs="?", help="a namespace; it may appear later")
+    _add_timeout(execute)
+
+    new = command(
+        "new",
+        make.new,
+        "make a named namespace, and wait until it is networked",
+        "vethd new ci --rm -- make check",
+        "Prints its addresses; with a program, runs that in it, as exec does. What fails leaves nothing behind.",
+    )
+    new.usage = "vethd new [--network N] [--timeout S] NAME [[--rm] -- PROGRAM [ARGUMENT ...]]"
+    new.takes_program = True
+    new.add_argument("name", metavar="NAME", nargs="?", help="its name, in the first of discovery.directories")
+    new.add_argument("--network", metavar="N", help="the network it is to be in (default: that which policy chooses)")
+    new.add_argument("--rm", action="store_true", help="remove it when the program has ended")
+    _add_timeout(new)
 
     command("watch", ask.watch, "show events as they happen", "vethd watch --json | jq .name", json=True)
 
@@ -142,6 +191,10 @@ def build_parser() -> _Parser:
     return parser
 
 
+def _add_timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--timeout", metavar="S", type=_seconds, default=30.0, help="seconds to wait (default: 30)")
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -176,14 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return FAILED
     except ConfigError as error:
-        return _failed(error, BAD_USAGE)
+        return tell(error, BAD_USAGE)
     except AgentNotRunning as error:
-        return _failed(error, AGENT_NOT_RUNNING)
+        return tell(error, AGENT_NOT_RUNNING)
     except VethdError as error:
-        return _failed(error, FAILED)
+        return tell(error)
     return int(code)
-
-
-def _failed(error: VethdError, code: int) -> int:
-    print(f"vethd: {harmless(str(error))}", file=sys.stderr)
-    return code

@@ -5,7 +5,6 @@ are not UTF-8. Everything from outside passes through `printable` on its way to 
 """
 
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2"}
@@ -52,12 +51,12 @@ def _escaped(character: str) -> str:
 
 def width(text: str) -> int:
     """Terminal columns of printable ``text``: wide East Asian characters take two, combining marks none."""
-    if text.isascii():
-        return len(text)
-    return sum(_columns(character) for character in text)
+    return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 def _columns(character: str) -> int:
+    import unicodedata
+
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

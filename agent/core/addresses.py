@@ -6,9 +6,9 @@ reused as late as possible: never used ones first, then the one that is free for
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
-from agent.core.identity import address6_of
+from agent.core.identity import address6_of, printable
 from agent.errors import NoFreeAddress
 from agent.model import Cookie, Lease, Network
 
@@ -17,7 +17,7 @@ _IPV4_BYTES = 4
 
 
 class LeaseTable:
-    """The leases of one network. All operations but ``memory`` take constant time."""
+    """The leases of one network. All operations but ``held`` and ``memory`` take constant time."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -27,6 +27,7 @@ class LeaseTable:
         self._fresh = _FIRST
         self._held: dict[Cookie, int] = {}
         self._routed: set[int] = set()
+        self._reserved: frozenset[int] = frozenset()
         self._holder: dict[int, Cookie] = {}
         # Free addresses that were used before, the one that is free for longest first.
         self._free: OrderedDict[int, None] = OrderedDict()
@@ -51,10 +52,9 @@ class LeaseTable:
         base = self._base if len(address) == _IPV4_BYTES else self._base6
         return None if base is None else self._holder.get(int.from_bytes(address) - base)
 
-    def held(self) -> Iterator[tuple[Cookie, Lease]]:
-        """Yield every namespace that has a lease, with it."""
-        for cookie, index in self._held.items():
-            yield cookie, self._lease(index)
+    def held(self) -> list[tuple[Cookie, Lease]]:
+        """Return every namespace that has a lease, with it."""
+        return [(cookie, self._lease(index)) for cookie, index in self._held.items()]
 
     def remember(self, names: Mapping[str, int]) -> None:
         """Take over which name had which index, oldest first; what does not fit is skipped."""
@@ -77,15 +77,22 @@ class LeaseTable:
         self._hold(cookie, name, index, routed)
         return True
 
-    def acquire(self, cookie: Cookie, name: str) -> Lease:
-        """Return the lease of a namespace, a new one when it has none.
+    def reserve(self, indexes: Iterable[int]) -> None:
+        """Keep these for those who ask for them, in place of what was kept before."""
+        former, self._reserved = self._reserved, frozenset(indexes)
+        for index in sorted(former - self._reserved):
+            if index < self._fresh and not self._is_known(index):
+                self._free[index] = None
+
+    def acquire(self, cookie: Cookie, name: str, wanted: int | None = None) -> Lease:
+        """Return the lease of a namespace, a new one when it has none; of the index ``wanted``, if any.
 
         It is routed when the bridge has all the ports it may have, and stays as it is for as long
         as the namespace lives. Raises NoFreeAddress.
         """
         index = self._held.get(cookie)
         if index is None:
-            index = self._choose(name)
+            index = self._choose(name) if wanted is None else self._claim(wanted)
             self._hold(cookie, name, index, routed=self.bridged >= self._network.bridge_ports)
         elif self._name_of.get(index) != name:
             self._bind(name, index)
@@ -111,16 +118,26 @@ class LeaseTable:
         self._routed.discard(index)
         return lease
 
-    def _choose(self, name: str) -> int:
-        wanted = self._index_of.get(name)
-        if wanted is not None and wanted in self._free:
+    def _claim(self, wanted: int) -> int:
+        if wanted not in self._holder:
             return wanted
-        while self._fresh < self._end and (self._fresh in self._holder or self._fresh in self._free):
+        holder = self._name_of.get(wanted, "another namespace")
+        raise NoFreeAddress(
+            f"network {self._network.name}: {self._network.subnet.network_address + wanted} was wished for, but"
+            f" {printable(holder)} has it"
+        )
+
+    def _choose(self, name: str) -> int:
+        former = self._index_of.get(name)
+        if former is not None and former in self._free and former not in self._reserved:
+            return former
+        while self._fresh < self._end and self._is_known(self._fresh):
             self._fresh += 1
         if self._fresh < self._end:
             return self._fresh
-        if self._free:
-            return next(iter(self._free))
+        free = next((index for index in self._free if index not in self._reserved), None)
+        if free is not None:
+            return free
         raise NoFreeAddress(
             f"network {self._network.name}: no free address, all {self._network.capacity} of"
             f" {self._network.subnet} are leased; enlarge the subnet or remove namespaces"
@@ -144,6 +161,9 @@ class LeaseTable:
             del self._name_of[earlier]
         self._index_of[name] = index
         self._name_of[index] = name
+
+    def _is_known(self, index: int) -> bool:
+        return index in self._holder or index in self._free or index in self._reserved
 
     def _is_leasable(self, index: int) -> bool:
         return _FIRST <= index < self._end

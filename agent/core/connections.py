@@ -12,36 +12,39 @@ Flows = Counter[tuple[Cookie, str, str]]
 
 @dataclass(slots=True)
 class _Count:
-    """One direction's counter: what was counted before the kernel's counter began anew, and its last value."""
+    """One direction's counter: all that was counted, and the kernel's counter as it was read last."""
 
-    before: int = 0
+    sum: int = 0
     last: int = 0
 
     def note(self, value: int) -> None:
-        if value < self.last:
-            self.before += self.last
+        # A smaller value is a counter that began anew.
+        self.sum += value - self.last if value >= self.last else value
         self.last = value
-
-    @property
-    def sum(self) -> int:
-        return self.before + self.last
 
 
 class Connections:
-    """Counters by namespace never go backwards while it lives, whatever becomes of the kernel's sets."""
+    """Counters by namespace never go backwards while it lives, whatever becomes of the kernel's sets.
+
+    ``refreshes`` counts how often the table was read.
+    """
 
     def __init__(self) -> None:
+        self.refreshes = 0
         self._counts: dict[Cookie, tuple[_Count, _Count]] = {}
         self._now: dict[Cookie, dict[tuple[str, str], int]] = {}
 
     def note(self, cookie: Cookie, opened: int, accepted: int) -> None:
         """Take the kernel's counters of a namespace."""
-        counts = self._counts.setdefault(cookie, (_Count(), _Count()))
+        counts = self._counts.get(cookie)
+        if counts is None:
+            counts = self._counts[cookie] = (_Count(), _Count())
         counts[0].note(opened)
         counts[1].note(accepted)
 
     def note_flows(self, flows: Flows) -> None:
         """Take what conntrack's table holds, in place of what it held."""
+        self.refreshes += 1
         self._now = {}
         for (cookie, protocol, state), count in flows.items():
             self._now.setdefault(cookie, {})[protocol, state] = count

@@ -2,12 +2,16 @@
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from operator import le
+from functools import partial
+from operator import itemgetter, le
 from typing import Final
 
 from agent.model import Cookie, Traffic
 
 _NOTHING: Final = Traffic()
+# Every sample of every namespace passes here: calling the class takes twice as long.
+_as_traffic: Final = partial(tuple.__new__, Traffic)
+_other_side_first: Final = itemgetter(4, 5, 6, 7, 0, 1, 2, 3)
 
 
 @dataclass(slots=True)
@@ -85,8 +89,11 @@ class Ledger:
     def note_all(self, traffic: Mapping[int, Traffic]) -> None:
         """Take a sample of every host end that is known, by ifindex."""
         for account in self._accounts.values():
-            if account.device in traffic:
-                account.last = _later(account.last, mirrored(traffic[account.device]))
+            host_end = traffic.get(account.device)
+            if host_end is not None:
+                sample = mirrored(host_end)
+                if sample != account.last:
+                    account.last = _later(account.last, sample)
 
     def note_inside(self, samples: Mapping[Cookie, Traffic]) -> None:
         """Take samples of the ends inside namespaces, told from their own side."""
@@ -129,7 +136,7 @@ class Ledger:
 
 def mirrored(traffic: Traffic) -> Traffic:
     """Return the counters as the other end of the pair sees them."""
-    return Traffic(*traffic[4:], *traffic[:4])
+    return _as_traffic(_other_side_first(traffic))
 
 
 def total(parts: Iterable[Traffic]) -> Traffic:

@@ -105,6 +105,9 @@ def _attach(desired: Attachment, seen: Observed) -> Iterator[Step]:
     yield from _host_end(desired, name, host)
     yield from _inside(desired, link, seen.inside)
     yield from (_routed if desired.lease.routed else _port)(desired, name, host, seen)
+    if desired.exempt != seen.exempt:
+        yield steps.Exempt(desired.lease, desired.exempt)
+    yield from _extra_routes(desired, link, seen.inside)
     yield from _default_routes(desired, link, seen.inside)
 
 
@@ -202,6 +205,24 @@ def _routed(desired: Attachment, name: str, host: Link | None, seen: Observed) -
             yield steps.AddProxy(desired.bridge.index, address)
 
 
+def _extra_routes(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
+    device = desired.network.interface if link is None else link.name
+    ipv6 = _has_ipv6(link, inside)
+    wanted = [each for each in desired.extra if ipv6 or len(each[0]) != IPV6_BYTES]
+    present = [] if link is None or inside is None else [each for each in inside.routes if each.device == link.index]
+    subnets = {(_network_of(address, prefix), prefix) for address, prefix in desired.addresses}
+    there = set()
+    for route in present:
+        found = (route.destination, route.prefix, route.gateway)
+        if link is not None and link.up:
+            there.add(found)
+        if route.ours and route.destination and found[:2] not in subnets and found not in wanted:
+            yield steps.RemoveExtraRoute(device, *found)
+    for destination, prefix, gateway in wanted:
+        if (destination, prefix, gateway) not in there:
+            yield steps.AddExtraRoute(device, destination, prefix, gateway, desired.lease.routed)
+
+
 def _default_routes(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
     for address, prefix in _addresses(desired, link, inside):
         found = None if link is None else Address(link.index, address, prefix)
@@ -271,16 +292,16 @@ def _metric(family: int) -> int:
 
 def _has_route(inside: Inside, device: int, address: bytes, prefix: int, gateway: bytes) -> bool:
     """Tell whether there is a route to the subnet of an address."""
-    host_bits = 8 * len(address) - prefix
-    subnet = int.from_bytes(address) >> host_bits
+    subnet = _network_of(address, prefix)
     return any(
-        route.device == device
-        and route.prefix == prefix
-        and route.gateway == gateway
-        and len(route.destination) == len(address)
-        and int.from_bytes(route.destination) >> host_bits == subnet
+        (route.device, route.prefix, route.gateway, route.destination) == (device, prefix, gateway, subnet)
         for route in inside.routes
     )
+
+
+def _network_of(address: bytes, prefix: int) -> bytes:
+    host_bits = 8 * len(address) - prefix
+    return (int.from_bytes(address) >> host_bits << host_bits).to_bytes(len(address))
 
 
 def _take_down(seen: Observed) -> Iterator[Step]:

@@ -3,12 +3,44 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Final, Protocol
 
 from agent.core.identity import printable
 from agent.core.plan import our_link
-from agent.model import Cookie, Inside, Network, Observed
+from agent.model import Cookie, Link, Network, Observed, Origin, Route, Rule, Wish
 
-_LOOPBACK = "lo"
+_LOOPBACK: Final = "lo"
+# While a module of tunnels is loaded the kernel puts one of each into every namespace, new or not, unless
+# net.core.fb_tunnels_only_for_init_net says otherwise (Documentation/admin-guide/sysctl/net.rst).
+_FALLBACK_TUNNELS: Final = {
+    "tunl0": "ipip",
+    "gre0": "gre",
+    "gretap0": "gretap",
+    "erspan0": "erspan",
+    "ip_vti0": "vti",
+    "sit0": "sit",
+    "ip6tnl0": "ip6tnl",
+    "ip6gre0": "ip6gre",
+    "ip6_vti0": "vti6",
+}
+# Devices that carry nothing out of a namespace by themselves: their packets end there, go to a program, or leave,
+# encrypted, by another device. Who makes one before the namespace has a network wants one beneath it, so by
+# itself, without a route, it is no network. All others come from a manager who is at work and sets address and
+# route a moment later: veth, macvlan, ipvlan, vlan, netkit, hardware (of no kind), and kinds that nobody here knows.
+_NO_NETWORK: Final = frozenset({"bridge", "dummy", "ifb", "tun", "vrf", "wireguard"})
+
+
+class Terms(Protocol):
+    """What the config says; ``rules`` are in their order."""
+
+    @property
+    def exclude(self) -> Sequence[str]: ...
+
+    @property
+    def networks(self) -> Sequence[Network]: ...
+
+    @property
+    def rules(self) -> Sequence[Rule]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +51,78 @@ class Verdict:
     rule: str
 
 
-def choose(name: str, seen: Observed, host: Cookie, exclude: Sequence[str], networks: Sequence[Network]) -> Verdict:
-    """Choose the network of a named namespace; the first rule that matches decides."""
+def choose(origin: Origin, seen: Observed, host: Cookie, terms: Terms, wish: Wish | None, *, held: bool) -> Verdict:
+    """Choose the network of a namespace; what is asked first decides.
+
+    ``held`` says that the namespace is ours already: what its owner puts in then, a VPN or a
+    container's bridge, takes nothing from us. ``wish`` and ``terms`` name networks of ``terms``.
+    """
     if seen.cookie == host:
         return Verdict(None, "is the host's own network namespace")
-    for pattern in exclude:
-        if fnmatchcase(name, pattern):
-            return Verdict(None, f'discovery.exclude: "{pattern}"')
-    if our_link(seen) is None and seen.inside is not None:
-        stranger = _routed_stranger(seen.inside)
-        if stranger is not None:
-            return Verdict(None, f"has a device with a route already: {printable(stranger)}")
-    network = next((each for each in networks if each.name == "default"), networks[0])
+    if origin.source == "named":
+        for pattern in terms.exclude:
+            if fnmatchcase(origin.name, pattern):
+                return Verdict(None, f'discovery.exclude: "{pattern}"')
+    other = None if held else stranger(seen)
+    if other is not None:
+        return Verdict(None, other)
+    networks = {network.name: network for network in terms.networks}
+    rule = _first_match(origin, seen, terms.rules)
+    if seen.other_userns and rule is None:
+        return Verdict(None, 'another user namespace owns it: only a rule with userns = "any" would network it')
+    # Root of another user namespace is let in by a rule alone, and a wish may then say where.
+    admitted = not seen.other_userns or (rule is not None and rule.network is not None)
+    if wish is not None and wish.network is not None and admitted:
+        return Verdict(networks[wish.network], f"{printable(wish.source)}: network {wish.network}")
+    if rule is not None:
+        return Verdict(None if rule.network is None else networks[rule.network], _cite(rule))
+    if origin.source == "process":
+        return Verdict(None, "no rule names it")
+    network = networks.get("default", terms.networks[0])
     return Verdict(network, f"discovery.directories: network {network.name}")
 
 
-def _routed_stranger(inside: Inside) -> str | None:
-    routed = {route.device for route in inside.routes}
-    return next((link.name for link in inside.links if link.name != _LOOPBACK and link.index in routed), None)
+def stranger(seen: Observed) -> str | None:
+    """Return what makes a namespace somebody else's, as a rule's text; None when nothing does.
+
+    That is a device, not ours, that has a route, or that is a network by its kind.
+    """
+    inside = seen.inside
+    if inside is None:
+        return None
+    ours = our_link(seen)
+    others = [link for link in inside.links if link.name != _LOOPBACK and link is not ours]
+    routed = {route.device for route in inside.routes if not _is_link_local(route)}
+    for link in others:
+        if link.index in routed:
+            return f"has a device with a route already: {printable(link.name)}"
+    for link in others:
+        if not _is_no_network(link):
+            return f"has a device of somebody else: {printable(link.name)} ({printable(link.kind) or 'hardware'})"
+    return None
+
+
+def _is_no_network(link: Link) -> bool:
+    return link.kind in _NO_NETWORK or _FALLBACK_TUNNELS.get(link.name) == link.kind
+
+
+def _is_link_local(route: Route) -> bool:
+    # fe80::/10: the kernel adds it to every device that is up, whoever raised it.
+    return len(route.destination) == 16 and route.destination[0] == 0xFE and route.destination[1] & 0xC0 == 0x80
+
+
+def _first_match(origin: Origin, seen: Observed, rules: Sequence[Rule]) -> Rule | None:
+    return next((rule for rule in rules if _matches(rule, origin, seen)), None)
+
+
+def _matches(rule: Rule, origin: Origin, seen: Observed) -> bool:
+    if seen.other_userns and not rule.any_userns:
+        return False
+    return all(fnmatchcase(getattr(origin, key), pattern) for key, pattern in rule.patterns.items())
+
+
+def _cite(rule: Rule) -> str:
+    patterns = dict(rule.patterns) | ({"userns": "any"} if rule.any_userns else {})
+    match = ", ".join(f'{key} = "{printable(pattern)}"' for key, pattern in patterns.items())
+    said = "leave" if rule.network is None else f"network {rule.network}"
+    return f"rule {rule.number}: match {match or 'everything'}: {said}"

@@ -1,16 +1,19 @@
 """Which names there are, which namespace each leads to, and what became of it.
 
-A namespace may have several names; the first that was seen owns its attachment, the
+A name is a file in a watched directory, or a process. A namespace may have several; the first
+file that was seen owns its attachment, or the first process where there is no file, and the
 others are aliases. A name may lead to another namespace from one moment to the next.
+
+``owner`` and ``is_named`` may be asked from any thread, all else belongs to the loop's.
 """
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from agent.core.identity import host_end_name
-from agent.model import Attachment, Cookie
+from agent.model import Attachment, Cookie, Origin
 
 State = Literal["pending", "ready", "left", "failed"]
 
@@ -29,15 +32,17 @@ class Incident:
 
 @dataclass(slots=True)
 class Record:
-    """What is known of one name. ``appeared`` is monotonic seconds, ``plumb_seconds`` a duration.
+    """What is known of one name. ``appeared`` is monotonic seconds, ``plumb_seconds`` a duration,
+    ``ready_since`` monotonic too, ``inode`` that of the namespace in nsfs.
 
     ``attachment`` is what the last look that went well brought about; ``alias_of`` is the
     path that owns it, None when this one does.
     """
 
-    path: str
+    origin: Origin
     appeared: float
     cookie: Cookie | None = None
+    inode: int = 0
     state: State = "pending"
     network: str | None = None
     attachment: Attachment | None = None
@@ -45,14 +50,20 @@ class Record:
     rule: str = ""
     reason: str = ""
     plumb_seconds: float | None = None
+    ready_since: float | None = None
     failures: int = 0
     repairs: deque[float] = field(default_factory=lambda: deque(maxlen=8))
     history: deque[Incident] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
     @property
+    def path(self) -> str:
+        """The file that leads to the namespace; bytes that are no UTF-8 are surrogate escapes."""
+        return self.origin.path
+
+    @property
     def name(self) -> str:
-        """The file's name; bytes that are no UTF-8 are surrogate escapes."""
-        return self.path.rpartition("/")[2]
+        """The file's name, or what the process is known by."""
+        return self.origin.name
 
     @property
     def device(self) -> str | None:
@@ -65,7 +76,9 @@ class Roster:
 
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
-        self._names: dict[Cookie, list[str]] = {}
+        # Tuples, so that other threads see the order before or after a change, never between.
+        self._names: dict[Cookie, tuple[str, ...]] = {}
+        self._named: Counter[int] = Counter()
         self._paths: dict[str, list[str]] = {}
         self._last_path: dict[Cookie, str] = {}
         self._former: OrderedDict[str, Record] = OrderedDict()
@@ -84,15 +97,19 @@ class Roster:
         """Return the record of a path."""
         return self._records.get(path)
 
-    def enter(self, path: str, now: float) -> Record:
-        """Return the record of a path, made now when there is none."""
+    def enter(self, path: str, now: float, origin: Origin | None = None) -> Record:
+        """Return the record of a path, made now when there is none; it is a file's without ``origin``."""
         record = self._records.get(path)
         if record is None:
-            record = self._records[path] = Record(path, now)
+            record = self._records[path] = Record(origin or named(path), now)
             self._paths.setdefault(record.name, []).append(path)
             former = self._former.pop(path, None)
             if former is not None:
                 record.history.extend(former.history)
+        elif origin is not None and origin != record.origin:
+            self._unlist(record)
+            record.origin = origin
+            self._paths.setdefault(record.name, []).append(path)
         return record
 
     def find(self, name: str) -> Record | None:
@@ -119,25 +136,34 @@ class Roster:
     def owner(self, cookie: Cookie) -> Record | None:
         """Return the record that owns a namespace's attachment."""
         names = self._names.get(cookie)
-        return self._records[names[0]] if names else None
+        return self._records.get(names[0]) if names else None
+
+    def is_named(self, inode: int) -> bool:
+        """Tell whether a file leads to the namespace of this inode."""
+        return self._named[inode] > 0
 
     def aliases(self, record: Record) -> list[str]:
         """Return the other paths of a record's namespace."""
-        names = self._names.get(record.cookie, []) if record.cookie is not None else []
+        names = self._names.get(record.cookie, ()) if record.cookie is not None else ()
         return [path for path in names if path != record.path]
 
-    def lead(self, path: str, cookie: Cookie, now: float) -> Cookie | None:
+    def lead(self, path: str, cookie: Cookie, now: float, inode: int = 0) -> Cookie | None:
         """Note that a path leads to a namespace; return the one that lost its last name by that."""
         record = self.enter(path, now)
         if record.cookie == cookie:
             return None
         orphan = self._unname(record)
         if record.cookie is not None:
-            self._records[path] = fresh = Record(path, now)
+            self._records[path] = fresh = Record(record.origin, now)
             fresh.history.extend(record.history)
             record = fresh
-        record.cookie = cookie
-        self._names.setdefault(cookie, []).append(path)
+        record.cookie, record.inode = cookie, inode
+        names = self._names.get(cookie, ())
+        place = len(names)
+        if record.origin.source == "named":
+            self._named[inode] += 1
+            place = next((each for each, other in enumerate(names) if self._is_process(other)), place)
+        self._names[cookie] = (*names[:place], path, *names[place:])
         return orphan
 
     def part(self, path: str, now: float) -> Cookie | None:
@@ -146,7 +172,7 @@ class Roster:
         if record is None or record.cookie is None:
             return None
         orphan = self._unname(record)
-        self._records[path] = fresh = Record(path, now)
+        self._records[path] = fresh = Record(record.origin, now)
         fresh.history.extend(record.history)
         return orphan
 
@@ -155,10 +181,7 @@ class Roster:
         record = self._records.pop(path, None)
         if record is None:
             return None
-        paths = self._paths[record.name]
-        paths.remove(path)
-        if not paths:
-            del self._paths[record.name]
+        self._unlist(record)
         self._former[path] = record
         if len(self._former) > _REMEMBERED:
             self._former.popitem(last=False)
@@ -167,10 +190,28 @@ class Roster:
     def _unname(self, record: Record) -> Cookie | None:
         if record.cookie is None:
             return None
-        names = self._names[record.cookie]
-        names.remove(record.path)
+        if record.origin.source == "named":
+            self._named[record.inode] -= 1
+            if self._named[record.inode] <= 0:
+                del self._named[record.inode]
+        names = tuple(path for path in self._names[record.cookie] if path != record.path)
         if names:
+            self._names[record.cookie] = names
             return None
         del self._names[record.cookie]
         self._last_path[record.cookie] = record.path
         return record.cookie
+
+    def _unlist(self, record: Record) -> None:
+        paths = self._paths[record.name]
+        paths.remove(record.path)
+        if not paths:
+            del self._paths[record.name]
+
+    def _is_process(self, path: str) -> bool:
+        return self._records[path].origin.source == "process"
+
+
+def named(path: str) -> Origin:
+    """Return the origin of a file in a watched directory."""
+    return Origin("named", path.rpartition("/")[2], path)

@@ -204,6 +204,16 @@ class Admit(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class Exempt(Step):
+    """Keep what a namespace sends from being masqueraded, or not any more."""
+
+    side = "ruleset"
+    drift = "ruleset"
+    lease: Lease
+    exempt: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AddHostNeighbour(Step):
     """Tell the host the namespace's MAC for good."""
 
@@ -297,3 +307,28 @@ class AddDefaultRoute(Step):
     family: int
     gateway: bytes
     routed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AddExtraRoute(Step):
+    """Add a route that was wished for."""
+
+    side = "inside"
+    drift = "route"
+    device: str
+    destination: bytes
+    prefix: int
+    gateway: bytes
+    routed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveExtraRoute(Step):
+    """Remove a route of ours that nobody wishes for any more."""
+
+    side = "inside"
+    drift = "route"
+    device: str
+    destination: bytes
+    prefix: int
+    gateway: bytes

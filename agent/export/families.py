@@ -1,12 +1,14 @@
 """The metrics that there are per namespace: traffic, connections, identity."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 from agent.core.identity import host_end_name, printable
-from agent.export.exposition import Family, label_text
-from agent.export.views import attached
-from agent.model import Cookie, Lease, Traffic
+from agent.export.exposition import Family, begin, end, line
+from agent.export.residents import Resident
+from agent.model import Traffic
 from agent.reconciler.world import World
 
 _TRAFFIC: Final = {
@@ -20,17 +22,18 @@ _TRAFFIC: Final = {
     "transmit_drop": "tx_dropped",
 }
 _WORDS: Final = {"bytes": "Bytes", "packets": "Packets", "errs": "Errors", "drop": "Dropped packets"}
+_CONNECTIONS: Final = "vethd_conntrack_connections"
+_ENTRIES: Final = "vethd_conntrack_entries"
+_INFO: Final = "vethd_netns_info"
 
 
-class _Texts(NamedTuple):
-    """A namespace's label texts, and what they were made of."""
+class _Lines(NamedTuple):
+    """A resident's lines; ``entries`` is how those begin whose number changes."""
 
-    name: str
-    lease: Lease
-    traffic: str
-    opened: str
-    accepted: str
-    identity: str
+    traffic: tuple[bytes, ...]
+    connections: bytes
+    info: bytes
+    entries: bytes
 
 
 class NamespaceFamilies:
@@ -38,76 +41,83 @@ class NamespaceFamilies:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._texts: dict[Cookie, _Texts] = {}
+        self._residents: Sequence[Resident] = ()
+        self._refreshes = 0
+        self._lines: dict[Resident, _Lines] = {}
+        self._traffic_lines = (b"",) * len(_TRAFFIC)
+        self._connections_lines = self._info_lines = b""
+        self._entries: tuple[bytes, tuple[int, ...]] = (b"", ())
 
-    def collect(self) -> Iterator[Family]:
-        """Yield all families, as of the world's last sample."""
-        former, self._texts = self._texts, {}
-        for record in attached(self._world):
-            if record.attachment is not None:
-                cookie, lease = record.attachment.cookie, record.attachment.lease
-                texts = former.get(cookie)
-                if texts is None or texts.name != record.name or (texts.lease is not lease and texts.lease != lease):
-                    texts = _texts(record.name, cookie, lease)
-                self._texts[cookie] = texts
+    def collect(self, residents: Sequence[Resident]) -> Iterator[Family]:
+        """Yield all families, as of the world's last sample, for those who are there now."""
+        self._put_in_words(residents)
+        connections = self._world.connections
         yield from self._traffic()
-        yield from self._connections()
         yield Family(
-            "vethd_netns_info",
-            "What identifies a networked namespace.",
-            "gauge",
-            [(texts.identity, 1) for texts in self._texts.values()],
+            _ENTRIES, "Entries of the host's conntrack table, with the host and beyond it.", "gauge", *self._entries
+        )
+        yield Family(
+            _CONNECTIONS,
+            "Connections that a namespace opened to, or accepted from, the host and beyond it.",
+            "counter",
+            self._connections_lines,
+            tuple(chain.from_iterable(connections.counted(each.cookie) for each in residents)),
+        )
+        yield Family(
+            _INFO, "What identifies a networked namespace.", "gauge", self._info_lines, (1,) * len(residents)
         )
 
     def _traffic(self) -> Iterator[Family]:
-        carried = [
-            (texts.traffic, traffic)
-            for cookie, texts in self._texts.items()
-            if (traffic := self._world.ledger.carried(cookie)) is not None
-        ]
-        for metric, field in _TRAFFIC.items():
+        ledger = self._world.ledger
+        carried = (ledger.carried(each.cookie) or Traffic() for each in self._residents)
+        counters = tuple(zip(*carried, strict=True)) or ((),) * len(Traffic._fields)
+        for (metric, field), lines in zip(_TRAFFIC.items(), self._traffic_lines, strict=True):
             direction, _, kind = metric.partition("_")
-            place = Traffic._fields.index(field)
             yield Family(
                 f"vethd_network_{metric}",
                 f"{_WORDS[kind]} in direction {direction}, as the namespace sees it.",
                 "counter",
-                [(labels, traffic[place]) for labels, traffic in carried],
+                lines,
+                counters[Traffic._fields.index(field)],
             )
 
-    def _connections(self) -> Iterator[Family]:
-        connections = self._world.connections
-        entries: list[tuple[str, int]] = []
-        counted: list[tuple[str, int]] = []
-        for cookie, texts in self._texts.items():
-            for (protocol, state), count in connections.entries(cookie).items():
-                values = (printable(texts.name), texts.lease.network, protocol, state)
-                entries.append((label_text(("netns", "network", "protocol", "state"), values), count))
-            opened, accepted = connections.counted(cookie)
-            counted += ((texts.opened, opened), (texts.accepted, accepted))
-        yield Family(
-            "vethd_conntrack_entries",
-            "Entries of the host's conntrack table, with the host and beyond it.",
-            "gauge",
-            entries,
-        )
-        yield Family(
-            "vethd_conntrack_connections",
-            "Connections that a namespace opened to, or accepted from, the host and beyond it.",
-            "counter",
-            counted,
-        )
+    def _put_in_words(self, residents: Sequence[Resident]) -> None:
+        """Bring the lines up to date: those of each metric stand together, as the format demands."""
+        refreshes = self._world.connections.refreshes
+        if residents is self._residents and refreshes == self._refreshes:
+            return
+        if residents is not self._residents:
+            self._lines = {each: self._lines.get(each) or _lines(each) for each in residents}
+            lines = self._lines.values()
+            by_metric = zip(*(each.traffic for each in lines), strict=True)
+            self._traffic_lines = tuple(map(b"".join, by_metric)) or (b"",) * len(_TRAFFIC)
+            self._connections_lines = b"".join([each.connections for each in lines])
+            self._info_lines = b"".join([each.info for each in lines])
+        self._entries = self._count_entries()
+        self._residents, self._refreshes = residents, refreshes
+
+    def _count_entries(self) -> tuple[bytes, tuple[int, ...]]:
+        lines: list[bytes] = []
+        counts: list[int] = []
+        for resident, texts in self._lines.items():
+            entries = self._world.connections.entries(resident.cookie)
+            lines += [texts.entries + _end(*kind) for kind in entries]
+            counts += entries.values()
+        return b"".join(lines), tuple(counts)
 
 
-def _texts(raw: str, cookie: Cookie, lease: Lease) -> _Texts:
-    name, network, device = printable(raw), lease.network, host_end_name(cookie)
-    directed = ("netns", "network", "direction")
-    identity = ("netns", "network", "source", "device", "address", "address6")
-    return _Texts(
-        raw,
-        lease,
-        label_text(("netns", "network", "device"), (name, network, device)),
-        label_text(directed, (name, network, "opened")),
-        label_text(directed, (name, network, "accepted")),
-        label_text(identity, (name, network, "named", device, str(lease.address), str(lease.address6 or ""))),
+def _lines(resident: Resident) -> _Lines:
+    lease, device = resident.lease, host_end_name(resident.cookie)
+    named = (("netns", printable(resident.name)), ("network", lease.network))
+    placed = (("address", str(lease.address)), ("address6", str(lease.address6 or "")))
+    return _Lines(
+        tuple(line(f"vethd_network_{metric}", "counter", (*named, ("device", device))) for metric in _TRAFFIC),
+        b"".join(line(_CONNECTIONS, "counter", (*named, ("direction", way))) for way in ("opened", "accepted")),
+        line(_INFO, "gauge", (*named, ("source", "named"), ("device", device), *placed)),
+        begin(_ENTRIES, "gauge", named),
     )
+
+
+@lru_cache(maxsize=256)
+def _end(protocol: str, state: str) -> bytes:
+    return end((("protocol", protocol), ("state", state)))

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import (
@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from agent import __version__
 from agent.export.exposition import render
 from agent.export.families import NamespaceFamilies
+from agent.export.residents import Resident
 from agent.export.views import STATES, attached
 from agent.kernel.flows import Table
 from agent.model import Traffic
@@ -61,13 +62,15 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
-    def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Return everything as text in the format that an Accept header asks for, and its content type."""
+    def scrape(self, accept: str, residents: Sequence[Resident]) -> tuple[bytes, str]:
+        """Return everything as text in the format that an Accept header asks for, and its content type.
+
+        ``residents`` are those who are there now.
+        """
         encode, content_type = choose_encoder(accept)
         openmetrics = content_type.startswith("application/openmetrics-text")
-        body = encode(self.registry).removesuffix(_EOF)
-        body += render(self._families.collect(), openmetrics).encode()
-        return (body + _EOF if openmetrics else body), content_type
+        parts = [encode(self.registry).removesuffix(_EOF), *render(self._families.collect(residents), openmetrics)]
+        return b"".join([*parts, _EOF] if openmetrics else parts), content_type
 
     def on_notice(self, notice: Mapping[str, Any]) -> None:
         """Count what happened."""

@@ -160,7 +160,7 @@ class Server:
 
     async def _scrape(self, request: _Request) -> _Response:
         await self._sampler.sample()
-        body, content_type = self._metrics.scrape(request.headers.get("Accept", ""))
+        body, content_type = self._metrics.scrape(request.headers.get("Accept", ""), self._sampler.residents.now())
         return web.Response(body=body, headers={"Content-Type": content_type})
 
 

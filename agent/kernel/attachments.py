@@ -20,7 +20,7 @@ from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import NETLINK_NETFILTER, Answer, Netlink, Request
 from agent.kernel.rtnetlink import AF_INET, AF_INET6
-from agent.model import Inside, Lease, Link, Observed
+from agent.model import Inside, Lease, Link, Observed, Origin
 
 _ALONE: Final = (
     steps.CreatePair,
@@ -28,13 +28,15 @@ _ALONE: Final = (
     steps.QuietHostEnd,
     steps.RaiseRoutedHostEnd,
     steps.Admit,
+    steps.Exempt,
     steps.AwaitDevice,
     steps.AwaitHostEnd,
     steps.AwaitBridge,
     steps.AwaitAddress,
 )
 # EAFNOSUPPORT: a kernel that was booted without IPv6 has no link-local addresses to turn off.
-_FINE: Final = {0, errno.EEXIST, errno.EAFNOSUPPORT}
+# ESRCH: a route to be removed is gone.
+_FINE: Final = {0, errno.EEXIST, errno.EAFNOSUPPORT, errno.ESRCH}
 _GONE_IS_FINE: Final = {0, errno.ENODEV}
 
 
@@ -54,16 +56,41 @@ class Attachments:
         self._netlink.close()
         self._netfilter.close()
 
-    def observe(self, path: str, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
-        """Enter the namespace mounted on ``path`` and read it, with its host end.
+    def settle(
+        self,
+        origin: Origin,
+        bridge: int | None,
+        lease: Lease | None,
+        decide: Callable[[Observed], Sequence[Step]],
+        finish: Callable[[], None],
+    ) -> Link | None:
+        """Enter a namespace, read it, do what ``decide`` makes of that, and call ``finish``; return its host end.
+
+        Raises NotANamespace, KernelError or HostError, and what ``decide`` raises.
+        """
+        handle, seen = self.observe(origin, bridge, lease)
+        with handle:
+            todo = decide(seen)
+            host_end = self.apply(todo, handle) if todo else None
+        finish()
+        return host_end or seen.host_end
+
+    def observe(self, origin: Origin, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
+        """Enter a namespace and read it, with its host end.
 
         The host's entries are read for the lease that it is expected to have.
         The handle stays open for ``apply``; the caller closes it. Raises NotANamespace.
         """
-        handle = self._namespaces.open(path)
+        handle = self._namespaces.open(origin.path, of_process=origin.source == "process")
         try:
             host_end = read_link(self._netlink, host_end_name(handle.cookie))
-            seen = Observed(handle.cookie, host_end, read_inside(handle.netlink))
+            seen = Observed(
+                handle.cookie,
+                host_end,
+                read_inside(handle.netlink),
+                inode=handle.inode,
+                other_userns=handle.other_userns,
+            )
             if host_end is None or bridge is None or lease is None:
                 return handle, seen
             return handle, self._with_host_side(seen, host_end.index, bridge, lease)
@@ -173,6 +200,8 @@ class _Run:
                 self._exchange([messages.no_link_local(host_end), messages.raise_link_without_arp(host_end)], _FINE)
             case steps.Admit(host_end, lease):
                 self._members.admit((host_end, lease))
+            case steps.Exempt(lease, exempt):
+                self._members.exempt(lease, exempt)
             case steps.AwaitDevice(device):
                 self._await(self._handle.netlink, device, self._handle.open_socket)
             case steps.AwaitHostEnd(host_end):
@@ -241,6 +270,10 @@ class _Run:
                 return [routing.add_neighbour(self._index(device), address, mac)]
             case steps.AddSubnetRoute(device, address, prefix, gateway):
                 return [routing.add_subnet_route(self._index(device), address, prefix, gateway)]
+            case steps.AddExtraRoute(device, destination, prefix, gateway, routed):
+                return [routing.add_extra_route(self._index(device), destination, prefix, gateway, routed)]
+            case steps.RemoveExtraRoute(device, destination, prefix, gateway):
+                return [routing.delete_extra_route(self._index(device), destination, prefix, gateway)]
             case steps.AddDefaultRoute(device, family, gateway, routed):
                 return [routing.add_default_route(self._index(device), family, gateway, routed)]
             case _:

@@ -11,15 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from agent.core.hostplan import HostSeen, HostStep
+from agent.core.identity import host_end_name
 from agent.core.steps import Step
-from agent.kernel.attachments import Attachments
+from agent.kernel.attachments import Attachments, read_link
 from agent.kernel.host import apply_host, host_links, observe_host
 from agent.kernel.members import Member
-from agent.kernel.namespaces import Handle, Namespaces
+from agent.kernel.namespaces import Namespaces
 from agent.kernel.netlink import Netlink
 from agent.kernel.reaper import Last, Reaper, Removal
 from agent.kernel.ruleset import Ruleset
-from agent.model import Lease, Link, Network, Observed
+from agent.model import Cookie, Lease, Link, Network, Observed, Origin
 
 _Result = TypeVar("_Result")
 
@@ -28,7 +29,7 @@ class Crew:
     """Asynchronous doors to blocking kernel work."""
 
     def __init__(self, namespaces: Namespaces, on_step: Callable[[Step], None] | None = None) -> None:
-        self.is_namespace = namespaces.is_namespace
+        self._namespaces = namespaces
         self._ruleset = Ruleset()
         self._attachments = Attachments(namespaces, on_step)
         self._reaper = Reaper()
@@ -43,13 +44,24 @@ class Crew:
         """The netlink port ids from which set elements are changed."""
         return self._attachments.netfilter_port, self._reaper.netfilter_port
 
-    async def observe(self, path: str, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
-        """See Attachments.observe."""
-        return await self._plumb(self._attachments.observe, path, bridge, lease)
+    def leads_to_namespace(self, origin: Origin) -> bool:
+        """Tell whether a name leads to a namespace; costs one stat."""
+        return self._namespaces.is_namespace(origin.path, of_process=origin.source == "process")
 
-    async def apply(self, plan: Sequence[Step], handle: Handle) -> Link | None:
-        """See Attachments.apply."""
-        return await self._plumb(self._attachments.apply, plan, handle)
+    async def settle(
+        self,
+        origin: Origin,
+        bridge: int | None,
+        lease: Lease | None,
+        decide: Callable[[Observed], Sequence[Step]],
+        finish: Callable[[], None],
+    ) -> Link | None:
+        """See Attachments.settle; ``decide`` and ``finish`` are called on the plumber's thread."""
+        return await self._plumb(self._attachments.settle, origin, bridge, lease, decide, finish)
+
+    async def host_end(self, cookie: Cookie) -> Link | None:
+        """Return a namespace's host end, None when it has none."""
+        return await self._plumb(read_link, self._host, host_end_name(cookie))
 
     async def observe_host(self, networks: Sequence[Network]) -> HostSeen:
         """See host.observe_host."""
@@ -63,9 +75,9 @@ class Crew:
         """Return all devices of the host."""
         return await self._plumb(host_links, self._host)
 
-    async def load_rules(self, networks: Sequence[Network], members: Sequence[Member]) -> None:
+    async def load_rules(self, networks: Sequence[Network], members: Sequence[Member], plain: Sequence[Lease]) -> None:
         """See Ruleset.load."""
-        await self._plumb(self._ruleset.load, networks, members)
+        await self._plumb(self._ruleset.load, networks, members, plain)
 
     async def rules_loaded(self) -> bool:
         """See Ruleset.is_loaded."""

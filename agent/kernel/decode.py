@@ -48,7 +48,7 @@ from agent.kernel.rtnetlink import (
     U8,
     U32,
 )
-from agent.model import Address, Link, Neighbour, Route, Traffic
+from agent.model import ROUTE_PROTOCOL, Address, Link, Neighbour, Route, Traffic
 
 
 def link(payload: memoryview) -> Link:
@@ -86,7 +86,7 @@ def address(payload: memoryview) -> Address:
 
 def route(payload: memoryview) -> Route | None:
     """Decode a unicast route of the main table, None for any other."""
-    family, prefix, _, _, table, _, _, kind, _ = RTMSG.unpack_from(payload)
+    family, prefix, _, _, table, protocol, _, kind, _ = RTMSG.unpack_from(payload)
     if kind != RTN_UNICAST or table != RT_TABLE_MAIN:
         return None
     found = attributes(payload, RTMSG.size)
@@ -97,6 +97,7 @@ def route(payload: memoryview) -> Route | None:
         bytes(found.get(RTA_GATEWAY, b"")),
         _u32(found.get(RTA_OIF)),
         _u32(found.get(RTA_PRIORITY)),
+        protocol == ROUTE_PROTOCOL,
     )
 
 

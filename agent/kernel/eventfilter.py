@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
+from agent.kernel import cn_proc
 from agent.kernel import rtnetlink as rt
 from agent.model import ROUTE_PROTOCOL
 
@@ -21,6 +22,7 @@ RTM_NEWNETCONF: Final = 80
 _SO_ATTACH_FILTER: Final = 26
 _LD_H, _LD_W, _LD_B = 0x28, 0x20, 0x30
 _JEQ, _JSET, _RET = 0x15, 0x45, 0x06
+_TAX, _JEQ_X = 0x07, 0x1D
 _PASS: Final = 0xFFFFFFFF
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 
@@ -48,6 +50,12 @@ def pass_foreign(listener: socket.socket, own_ports: Iterable[int]) -> None:
     _attach(listener, [*lines, ("", _RET, _PASS, "", ""), ("drop", _RET, 0, "", "")])
 
 
+def pass_processes(listener: socket.socket) -> None:
+    """Let only these of the process connector pass: new processes, and what a process did with its
+    program, name, session or user. What threads do stays in the kernel, and so do all exits."""
+    _attach(listener, _processes())
+
+
 def _attach(listener: socket.socket, lines: list[_Line]) -> None:
     program = _assemble(lines)
     buffer = ctypes.create_string_buffer(program)
@@ -73,6 +81,27 @@ def _losses() -> list[_Line]:
         ("", _JEQ, 0, "", "drop"),
         ("", _LD_B, _ROUTE_PROTOCOL, "", ""),
         ("", _JEQ, ROUTE_PROTOCOL, "drop", "pass"),
+        ("drop", _RET, 0, "", ""),
+        ("pass", _RET, _PASS, "", ""),
+    ]
+
+
+def _processes() -> list[_Line]:
+    *deeds, last = (cn_proc.NONE, cn_proc.EXEC, cn_proc.COMM, cn_proc.SID, cn_proc.UID, cn_proc.GID)
+    return [
+        ("", _LD_W, cn_proc.WHAT, "", ""),
+        ("", _JEQ, socket.htonl(cn_proc.FORK), "fork", ""),
+        *(("", _JEQ, socket.htonl(deed), "deed", "") for deed in deeds),
+        ("", _JEQ, socket.htonl(last), "deed", "drop"),
+        # A thread's number differs from that of its process.
+        ("fork", _LD_W, cn_proc.CHILD_PID, "", ""),
+        ("", _TAX, 0, "", ""),
+        ("", _LD_W, cn_proc.CHILD_TGID, "", ""),
+        ("", _JEQ_X, 0, "pass", "drop"),
+        ("deed", _LD_W, cn_proc.PID, "", ""),
+        ("", _TAX, 0, "", ""),
+        ("", _LD_W, cn_proc.TGID, "", ""),
+        ("", _JEQ_X, 0, "pass", "drop"),
         ("drop", _RET, 0, "", ""),
         ("pass", _RET, _PASS, "", ""),
     ]

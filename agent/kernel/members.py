@@ -28,6 +28,13 @@ class Members:
         """Let a namespace's own addresses and MAC pass; again is no error. Raises KernelError."""
         self._netlink.transact([add_element(*element) for element in _elements(member)])
 
+    def exempt(self, lease: Lease, exempt: bool) -> None:
+        """Keep a namespace's packets from being masqueraded, or not any more. Raises KernelError."""
+        if exempt:
+            self._netlink.transact([add_element(*element) for element in _exemptions(lease)])
+        else:
+            delete_all(self._netlink, [delete_element(*element) for element in _exemptions(lease)])
+
     def expel(self, members: Sequence[Member]) -> None:
         """Take members out; those that are not there are no error. Raises KernelError."""
         for member in members:
@@ -50,3 +57,9 @@ def _elements(member: Member) -> Iterator[tuple[Family, str, bytes]]:
     if lease.address6 is not None:
         yield "bridge", "members6", source + lease.address6.packed
     yield "bridge", "guests", device
+
+
+def _exemptions(lease: Lease) -> Iterator[tuple[Family, str, bytes]]:
+    yield "inet", "plain4", lease.address.packed
+    if lease.address6 is not None:
+        yield "inet", "plain6", lease.address6.packed

@@ -22,6 +22,7 @@ from agent.kernel.netlink import Netlink
 from agent.model import Cookie
 
 _CLONE_NEWNET: Final = 0x40000000
+_NS_GET_USERNS: Final = 0xB701
 _NS_GET_NSTYPE: Final = 0xB703
 _SO_NETNS_COOKIE: Final = 71
 
@@ -33,21 +34,26 @@ class NotANamespace(NamespaceGone):
 
 
 class Handle:
-    """A namespace held open: its cookie, its file descriptor, and a netlink socket inside."""
+    """A namespace held open: its cookie, its file descriptor, and a netlink socket inside.
 
-    def __init__(self, descriptor: int, host: int) -> None:
+    ``other_userns`` tells whether its user namespace is not ``userns``, an inode.
+    """
+
+    def __init__(self, descriptor: int, host: int, userns: int) -> None:
         self.descriptor = descriptor
         self._host = host
+        self.inode = os.fstat(descriptor).st_ino
+        self.other_userns = _owner_of(descriptor) != userns
         self.netlink = self.open_socket()
         self.cookie = cookie_of(self.netlink)
 
     def open_socket(self) -> Netlink:
         """Open one more netlink socket inside."""
-        _enter(self.descriptor)
+        enter(self.descriptor)
         try:
             return Netlink()
         finally:
-            _come_back(self._host)
+            come_back(self._host)
 
     def close(self) -> None:
         """Let the namespace go."""
@@ -69,32 +75,34 @@ class Namespaces:
     def __init__(self) -> None:
         self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._nsfs = os.fstat(self._host).st_dev
+        self._userns = os.stat("/proc/thread-self/ns/user").st_ino
         with Netlink() as netlink:
             self.host = cookie_of(netlink)
 
-    def is_namespace(self, path: str) -> bool:
-        """Tell whether a namespace of any kind is mounted on ``path``; costs one stat."""
+    def is_namespace(self, path: str, of_process: bool = False) -> bool:
+        """Tell whether a namespace of any kind is mounted on ``path``, or a process's; costs one stat."""
         try:
-            return os.stat(path, follow_symlinks=False).st_dev == self._nsfs
+            return os.stat(path, follow_symlinks=of_process).st_dev == self._nsfs
         except OSError:
             return False
 
-    def open(self, path: str) -> Handle:
-        """Open the network namespace mounted on ``path``.
+    def open(self, path: str, of_process: bool = False) -> Handle:
+        """Open the network namespace mounted on ``path``, or that of a process: ``/proc/PID/ns/net``.
 
         Raises NotANamespace when the path is missing or anything else. A symlink, FIFO or
-        device is never opened.
+        device is never opened; what a process's file leads to is a namespace in any case.
         """
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if of_process else os.O_NOFOLLOW)
         try:
-            found = os.stat(path, follow_symlinks=False)
+            found = os.stat(path, follow_symlinks=of_process)
             if found.st_dev != self._nsfs or not stat.S_ISREG(found.st_mode):
                 raise NotANamespace(path)
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, flags)
         except OSError as error:
             raise NotANamespace(path) from error
         try:
             if _is_network_namespace(descriptor):
-                return Handle(descriptor, self._host)
+                return Handle(descriptor, self._host, self._userns)
         except OSError as error:
             os.close(descriptor)
             raise NotANamespace(path) from error
@@ -127,13 +135,27 @@ def _is_network_namespace(descriptor: int) -> bool:
     return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
 
 
-def _enter(descriptor: int) -> None:
+def _owner_of(descriptor: int) -> int | None:
+    """Return the inode of the user namespace that owns a namespace, None when we may not know it."""
+    try:
+        owner = fcntl.ioctl(descriptor, _NS_GET_USERNS)
+    except PermissionError:
+        return None
+    try:
+        return os.fstat(owner).st_ino
+    finally:
+        os.close(owner)
+
+
+def enter(descriptor: int) -> None:
+    """Move the calling thread into a network namespace. Raises OSError."""
     if _libc.setns(descriptor, _CLONE_NEWNET):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
-def _come_back(host: int) -> None:
+def come_back(host: int) -> None:
+    """Move the calling thread back to where it belongs; the process ends where that fails."""
     if _libc.setns(host, _CLONE_NEWNET):
         _die()
 

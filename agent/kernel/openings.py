@@ -5,8 +5,8 @@ Source: include/uapi/linux/netfilter/nf_tables.h, NFTA_SET_ELEM_*, NFTA_COUNTER_
 
 import errno
 import struct
-from collections.abc import Collection, Iterator
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final, NamedTuple
 
 from agent.errors import KernelError
 from agent.kernel.elements import (
@@ -18,22 +18,35 @@ from agent.kernel.elements import (
     delete_element,
     list_elements,
 )
-from agent.kernel.netlink import Netlink, attributes
+from agent.kernel.netlink import NLA_TYPE_MASK, Netlink, attributes
 
 _ELEMENT_EXPRESSION, _EXPRESSION_DATA = 7, 2
-_COUNTER_PACKETS: Final = 2
+_COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
+# Each attribute stands within the one before.
+_KEY: Final = (ELEMENT_KEY, DATA_VALUE)
+_BYTES: Final = (_ELEMENT_EXPRESSION, _EXPRESSION_DATA, _COUNTER_BYTES)
+_PACKETS: Final = (_ELEMENT_EXPRESSION, _EXPRESSION_DATA, _COUNTER_PACKETS)
+_ATTRIBUTE: Final = struct.Struct("=HH")
 _IPV4_BYTES: Final = 4
 _DIRECTIONS: Final = ("opened", "accepted")
 
 
+class Openings(NamedTuple):
+    """How many connections each address opened, and accepted; one that did not is left out."""
+
+    opened: dict[bytes, int]
+    accepted: dict[bytes, int]
+
+
+def count_openings(netlink: Netlink) -> Openings:
+    """Read all counts; without our tables there are none. Raises KernelError."""
+    return Openings(*(_read(netlink, direction + "4", direction + "6") for direction in _DIRECTIONS))
+
+
 def read_openings(netlink: Netlink) -> dict[bytes, tuple[int, int]]:
     """Return how many connections each address opened and accepted; nothing without our tables."""
-    found: dict[bytes, list[int]] = {}
-    for place, direction in enumerate(_DIRECTIONS):
-        for family in ("4", "6"):
-            for address, count in _read(netlink, direction + family):
-                found.setdefault(address, [0, 0])[place] = count
-    return {address: (opened, accepted) for address, (opened, accepted) in found.items()}
+    opened, accepted = count_openings(netlink)
+    return {address: (opened.get(address, 0), accepted.get(address, 0)) for address in opened | accepted}
 
 
 def forget_openings(netlink: Netlink, addresses: Collection[bytes]) -> None:
@@ -43,25 +56,61 @@ def forget_openings(netlink: Netlink, addresses: Collection[bytes]) -> None:
         delete_all(netlink, [delete_element("inet", direction + family, address) for direction in _DIRECTIONS])
 
 
-def _read(netlink: Netlink, set_name: str) -> Iterator[tuple[bytes, int]]:
-    try:
-        payloads = netlink.dump(list_elements("inet", set_name))
-    except KernelError as error:
-        if error.code == errno.ENOENT:
-            return
-        raise
-    for payload in payloads:
-        elements = attributes(payload, HEADER_BYTES).get(LIST_ELEMENTS)
-        for element in _each(elements) if elements is not None else ():
-            found = attributes(element)
-            address = bytes(attributes(found[ELEMENT_KEY])[DATA_VALUE])
-            counter = attributes(attributes(found[_ELEMENT_EXPRESSION])[_EXPRESSION_DATA])
-            yield address, int.from_bytes(counter[_COUNTER_PACKETS])
+def decode(elements: bytes) -> Iterable[tuple[bytes, int]]:
+    """Yield the packets that each element of NFTA_SET_ELEM_LIST_ELEMENTS counted, by key.
+
+    The elements of a set are alike but for key and counter. Where that is so, what is found in the
+    first is at the same places in all others, and reading them takes a tenth of the time.
+    """
+    if not elements:
+        return ()
+    length = len(next(_each(elements)))
+    key, packets, bytes_ = (_find(elements[:length], path) for path in (_KEY, _PACKETS, _BYTES))
+    differing = {*range(*key), *range(*packets), *range(*bytes_)}
+    columns = (elements[place::length] for place in range(length) if place not in differing)
+    if len(elements) % length or not all(column == column[:1] * len(column) for column in columns):
+        return _decode_each(elements)
+    layout = f">{key[0]}x{key[1] - key[0]}s{packets[0] - key[1]}xQ{length - packets[1]}x"
+    return struct.iter_unpack(layout, elements)
 
 
-def _each(elements: memoryview) -> Iterator[memoryview]:
+def _read(netlink: Netlink, *set_names: str) -> dict[bytes, int]:
+    counts: dict[bytes, int] = {}
+    for set_name in set_names:
+        try:
+            payloads = netlink.dump(list_elements("inet", set_name))
+        except KernelError as error:
+            if error.code == errno.ENOENT:
+                continue
+            raise
+        for payload in payloads:
+            counts.update(decode(bytes(attributes(payload, HEADER_BYTES).get(LIST_ELEMENTS, b""))))
+    return counts
+
+
+def _decode_each(elements: bytes) -> Iterator[tuple[bytes, int]]:
+    for element in _each(elements):
+        key, packets = _find(element, _KEY), _find(element, _PACKETS)
+        yield element[slice(*key)], int.from_bytes(element[slice(*packets)])
+
+
+def _each(elements: bytes) -> Iterator[bytes]:
+    """Yield elements with their headers and padding."""
     offset = 0
-    while offset + 4 <= len(elements):
-        (length,) = struct.unpack_from("=H", elements, offset)
-        yield elements[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
+    while offset < len(elements):
+        length, _ = _ATTRIBUTE.unpack_from(elements, offset)
+        padded = (length + 3) & ~3
+        yield elements[offset : offset + padded]
+        offset += padded
+
+
+def _find(element: bytes, path: Iterable[int]) -> tuple[int, int]:
+    """Return where the value of a nested attribute begins and ends."""
+    begin, end = _ATTRIBUTE.size, _ATTRIBUTE.unpack_from(element)[0]
+    for wanted in path:
+        length, kind = _ATTRIBUTE.unpack_from(element, begin)
+        while kind & NLA_TYPE_MASK != wanted:
+            begin += (length + 3) & ~3
+            length, kind = _ATTRIBUTE.unpack_from(element, begin)
+        begin, end = begin + _ATTRIBUTE.size, begin + length
+    return begin, end

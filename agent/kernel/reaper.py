@@ -27,6 +27,7 @@ class Removal:
     lease: Lease | None
     bridge: int | None
     admitted: bool
+    exempt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,9 @@ class Reaper:
         admitted = [(each.host_end, each.lease) for each in removals if each.lease and each.admitted]
         if admitted:
             self._members.expel(admitted)
+        for each in removals:
+            if each.lease and each.exempt:
+                self._members.exempt(each.lease, exempt=False)
         self._forget_neighbours(removals)
         addresses = [address for each in removals for address in _addresses(each)]
         openings = read_openings(self._netfilter) if addresses else {}

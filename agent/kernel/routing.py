@@ -25,6 +25,7 @@ from agent.kernel.rtnetlink import (
     RTA_PREFSRC,
     RTA_TABLE,
     RTM_DELNEIGH,
+    RTM_DELROUTE,
     RTM_F_FIB_MATCH,
     RTM_GETADDR,
     RTM_GETNEIGH,
@@ -112,6 +113,21 @@ def add_host_route(device: int, address: bytes, source: bytes) -> Request:
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, "route the address to its host end")
 
 
+def add_extra_route(device: int, destination: bytes, prefix: int, gateway: bytes, routed: bool) -> Request:
+    """Add a route by a gateway, to which no route leads where ``routed``."""
+    return Request(
+        RTM_NEWROUTE,
+        NLM_F_CREATE | NLM_F_EXCL,
+        _extra_route(device, destination, prefix, gateway, RTNH_F_ONLINK if routed else 0),
+        "add a route that was wished for",
+    )
+
+
+def delete_extra_route(device: int, destination: bytes, prefix: int, gateway: bytes) -> Request:
+    """Delete such a route."""
+    return Request(RTM_DELROUTE, 0, _extra_route(device, destination, prefix, gateway, 0), "delete a route")
+
+
 def find_route_itself(destination: bytes) -> Request:
     """Ask which entry of the routing table a destination takes."""
     body = RTMSG.pack(_family(destination), 8 * len(destination), 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
@@ -164,6 +180,13 @@ def delete_neighbour(device: int, address: bytes) -> Request:
     """Delete a neighbour entry."""
     body = NDMSG.pack(_family(address), device, 0, 0, 0) + attribute(NDA_DST, address)
     return Request(RTM_DELNEIGH, 0, body, "delete the neighbour")
+
+
+def _extra_route(device: int, destination: bytes, prefix: int, gateway: bytes, flags: int) -> bytes:
+    header = RTMSG.pack(
+        _family(destination), prefix, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_UNIVERSE, RTN_UNICAST, flags
+    )
+    return header + attribute(RTA_DST, destination) + attribute(RTA_GATEWAY, gateway) + number(RTA_OIF, device)
 
 
 def _proxy(device: int, address: bytes) -> bytes:

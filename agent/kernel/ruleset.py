@@ -19,7 +19,7 @@ from agent.model import TABLE, Lease, Network
 _FAMILIES: Final = ("inet", "bridge")
 _STATIC_SETS: Final = {
     "inet": (
-        "bridges", "nat4", "nat6", "reach", "guarded", "services",
+        "bridges", "nat4", "nat6", "plain4", "plain6", "reach", "guarded", "services",
         "reach4", "reach6", "open4", "open6", "services4", "services6", "routed", "sources4", "sources6",
     ),
     "bridge": ("guests", "members4", "members6"),
@@ -40,20 +40,20 @@ class Ruleset:
         self._nft = Nftables()
         self._nft.set_stateless_output(True)
 
-    def load(self, networks: Sequence[Network], members: Sequence[Member]) -> None:
+    def load(self, networks: Sequence[Network], members: Sequence[Member], plain: Sequence[Lease] = ()) -> None:
         """Put both tables into their right state in one transaction. Raises HostError.
 
         The sets that count stay as they are, unless somebody has built something else there.
         """
-        tables = self.render(networks, members)
+        tables = self.render(networks, members, plain)
         empty = self.render((), ())
         try:
             self._run(empty + _EMPTIED + tables)
         except HostError:
             self._run(_DELETED + tables)
 
-    def render(self, networks: Sequence[Network], members: Sequence[Member]) -> str:
-        """Return both tables in nft's syntax."""
+    def render(self, networks: Sequence[Network], members: Sequence[Member], plain: Sequence[Lease] = ()) -> str:
+        """Return both tables in nft's syntax; ``plain`` are leases whose packets are not masqueraded."""
         guarded = [network for network in networks if network.host_access != "all"]
         open_ = [network for network in networks if network.host_access == "all"]
         ports = [member for member in members if not member[1].routed]
@@ -62,6 +62,8 @@ class Ruleset:
             bridges=_elements(_quoted(network.bridge) for network in networks),
             nat4=_elements(str(network.subnet) for network in networks if network.nat),
             nat6=_elements(str(network.subnet6) for network in networks if network.nat and network.subnet6),
+            plain4=_elements(str(lease.address) for lease in plain),
+            plain6=_elements(str(lease.address6) for lease in plain if lease.address6),
             reach=_elements(_reach(networks)),
             guarded=_elements(_quoted(network.bridge) for network in guarded),
             services=_elements(_services(guarded, lambda network: _quoted(network.bridge))),

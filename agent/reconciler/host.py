@@ -96,7 +96,7 @@ class HostSide:
         return changed or bool(steps)
 
     async def _load_rules(self) -> None:
-        await self._crew.load_rules(self._world.config.networks, self._world.members())
+        await self._crew.load_rules(self._world.config.networks, self._world.members(), self._world.plain_leases())
 
     def _note(self, seen: HostSeen) -> bool:
         world = self._world

@@ -6,7 +6,7 @@ The host's side goes first: while it is dirty, names wait.
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
@@ -14,10 +14,10 @@ import structlog
 from agent.core.fits import device_fits, host_end_fits
 from agent.core.identity import cookie_of
 from agent.core.queue import DirtySet
-from agent.core.roster import Record
+from agent.core.roster import Record, named
 from agent.errors import VethdError
 from agent.kernel.crew import Crew
-from agent.model import Cookie, Link
+from agent.model import Cookie, Link, Origin
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.host import HostSide
 from agent.reconciler.names import Names, Outcome
@@ -51,13 +51,15 @@ class Reconciler:
         self._host_busy = False
         self._host_failures = 0
         self._wake = asyncio.Event()
+        self.rescan: Callable[[], None] = lambda: None
+        """Has all processes looked at; set where processes are watched."""
         self._running = 0
         self._group: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
 
     def look(self, path: str) -> None:
         """See Sink."""
-        if not self._crew.is_namespace(path):
+        if not self._crew.leads_to_namespace(named(path)):
             record = self._world.roster.get(path)
             if record is None:
                 return
@@ -74,6 +76,21 @@ class Reconciler:
         record.reason = "is no network namespace yet"
         if record.cookie is not None:
             self._mark(path, reason="event")
+
+    def process_appeared(self, origin: Origin) -> None:
+        """See Sink."""
+        self._world.roster.enter(origin.path, time.monotonic(), origin)
+        self._mark(origin.path, reason="event")
+
+    def process_gone(self, path: str) -> None:
+        """See Sink."""
+        if self._world.roster.get(path) is not None:
+            self._mark(path, reason="event")
+
+    def look_again(self, paths: Iterable[str]) -> None:
+        """Look at names of which something else changed: a wish, or the config."""
+        for path in paths:
+            self._mark(path, reason="policy")
 
     def known_paths(self) -> set[str]:
         """See Sink."""
@@ -159,6 +176,7 @@ class Reconciler:
         """Look at everything."""
         self._world.resynced = time.time()
         self._mark_host(0.0)
+        self.rescan()
         for path in self._world.roster.paths():
             self._mark(path, reason="resync")
 
@@ -185,11 +203,7 @@ class Reconciler:
 
     def take_down_strays(self) -> None:
         """Have every attachment taken down whose namespace has no name."""
-        for table in self._world.leases.values():
-            for cookie, _ in table.held():
-                if self._world.roster.owner(cookie) is None:
-                    self._mark(cookie, reason="stray")
-        for cookie in self._world.strays:
+        for cookie in {*self._world.holding(), *self._world.strays}:
             if self._world.roster.owner(cookie) is None:
                 self._mark(cookie, reason="stray")
 
@@ -268,6 +282,7 @@ class Reconciler:
             if time.monotonic() >= names_due:
                 names_due = time.monotonic() + _RESYNC_SECONDS
                 self._world.resynced = time.time()
+                self.rescan()
                 paths = self._world.roster.paths()
                 for place, path in enumerate(paths):
                     self._mark(path, _RESYNC_SECONDS / 2 * place / len(paths), reason="resync")

@@ -1,32 +1,32 @@
 """Bringing one name's namespace to where it should be."""
 
+import asyncio
 import errno
 import os
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from agent.core import steps
 from agent.core.identity import host_end_name, is_ours, is_routed, printable
-from agent.core.plan import our_link, plan, remarks
-from agent.core.policy import choose
-from agent.core.roster import Incident, Record, State
-from agent.core.steps import Step
+from agent.core.plan import remarks
+from agent.core.roster import Incident, Record, State, named
 from agent.errors import KernelError, NamespaceGone, NoFreeAddress, VethdError
 from agent.kernel.counters import Place
 from agent.kernel.crew import Crew
-from agent.kernel.namespaces import Handle
 from agent.kernel.reaper import Last, Removal
-from agent.model import Attachment, Cookie, Link, Network, Observed, Origin
+from agent.model import Attachment, Cookie, Lease, Link, Network, Observed
 from agent.reconciler.bulletin import Bulletin
+from agent.reconciler.look import Look, settled_attachment
 from agent.reconciler.world import World
 
 Result = Literal["changed", "unchanged", "left", "failed", "waiting", "gone"]
 
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 30.0
+# Who brings a device into a namespace this soon after it was networked raced with us, and has it.
+_YOUNG_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,140 +52,148 @@ class Names:
     async def settle(self, path: str) -> Outcome:
         """Look at what a name leads to and bring it to where it should be."""
         record = self._world.roster.get(path)
-        bridge, lease = None, None
-        if record is not None and record.cookie is not None and record.network is not None:
-            lease = self._world.lease_of(record.cookie)
-            known = self._world.bridges.get(record.network)
-            bridge = known.index if known else None
+        origin = record.origin if record else named(path)
+        bridge, lease = self._expected(record)
+        look = Look(self._world, origin, settled_attachment(record), record is not None and _is_young(record))
         try:
-            handle, seen = await self._crew.observe(path, bridge, lease)
+            host_end = await self._crew.settle(origin, bridge, lease, look.decide, look.finish)
         except NamespaceGone:
-            return self._vanished(path)
+            return await self._vanished(path)
         except VethdError as error:
-            return self._failed(self._world.roster.enter(path, time.monotonic()), str(error))
-        with handle:
-            return await self._settle(path, handle, seen)
+            if look.seen is None:
+                return self._failed(self._world.roster.enter(path, time.monotonic()), str(error))
+            return await self._failed_to_attach(path, look, look.seen, error)
+        assert look.seen is not None
+        return await self._note_look(path, look, look.seen, host_end)
 
     async def take_down(self, cookie: Cookie) -> Outcome:
         """Remove the attachment of a namespace that nobody names any more."""
         owner = self._world.roster.owner(cookie)
         if owner is not None:
             return Outcome("unchanged", look=(owner.path,))
-        started = time.monotonic()
-        lease = self._world.lease_of(cookie)
-        name = self._world.name_of(cookie)
-        last = await self._detach(cookie)
-        self._world.strays.discard(cookie)
-        place = self._world.inside.pop(cookie, None)
-        if place is not None:
-            self._world.routed.pop(place.host_end, None)
-        carried = self._world.ledger.close(cookie)
-        opened, accepted = self._world.connections.close(cookie, last.opened, last.accepted)
         former = self._world.roster.last_record(cookie)
-        if former is not None:
-            self._note(former, "removed", str(lease.address) if lease else "")
+        await self._withdraw(cookie, former)
         self._world.roster.forget(cookie)
-        self._bulletin.publish(
-            "removed",
-            name=name,
-            address=str(lease.address) if lease else None,
-            seconds=time.monotonic() - started,
-            lifetime_seconds=None if former is None else round(started - former.appeared, 3),
-            receive_bytes=carried.rx_bytes,
-            transmit_bytes=carried.tx_bytes,
-            receive_packets=carried.rx_packets,
-            transmit_packets=carried.tx_packets,
-            connections_opened=opened,
-            connections_accepted=accepted,
-        )
-        starved, self._starved = tuple(self._starved), set()
-        return Outcome("gone", look=starved)
+        owner = self._world.roster.owner(cookie)
+        starved, self._starved = self._starved, set()
+        return Outcome("gone", look=(*starved, *((owner.path,) if owner else ())))
 
-    def _vanished(self, path: str) -> Outcome:
+    def _expected(self, record: Record | None) -> tuple[int | None, Lease | None]:
+        """Return the bridge and the lease that a name is expected to have."""
+        if record is None or record.cookie is None or record.network is None:
+            return None, None
+        bridge = self._world.bridges.get(record.network)
+        return bridge.index if bridge else None, self._world.lease_of(record.cookie)
+
+    async def _vanished(self, path: str) -> Outcome:
         roster = self._world.roster
         former = roster.get(path)
+        if former is not None and await self._is_held_without_process(former):
+            return Outcome("unchanged")
         others = roster.aliases(former) if former else []
-        orphan = roster.leave(path) if not os.path.lexists(path) else roster.part(path, time.monotonic())
+        orphan = roster.leave(path) if not _has_file(path) else roster.part(path, time.monotonic())
         self._starved.discard(path)
         if former is not None and former.state != "ready":
             self._note(former, "gone", "")
         return Outcome("gone", (orphan,) if orphan is not None else (), tuple(others))
 
-    async def _settle(self, path: str, handle: Handle, seen: Observed) -> Outcome:
-        roster = self._world.roster
-        orphan = roster.lead(path, seen.cookie, time.monotonic())
-        orphans = (orphan,) if orphan is not None else ()
-        record = roster.enter(path, time.monotonic())
-        owner = roster.owner(seen.cookie)
+    async def _is_held_without_process(self, record: Record) -> bool:
+        """Tell whether a namespace lives on that has lost its last process: something holds it open.
+
+        Its host end goes when it does, and that is an event.
+        """
+        if record.origin.source != "process" or record.attachment is None or record.alias_of is not None:
+            return False
+        if _has_file(record.path) or self._world.roster.aliases(record):
+            return False
+        host_end = await self._crew.host_end(record.attachment.cookie)
+        if host_end is None:
+            return False
+        self._sample(record.attachment.cookie, record.attachment.network, host_end)
+        return True
+
+    async def _note_look(self, path: str, look: Look, seen: Observed, host_end: Link | None) -> Outcome:
+        record, orphans = self._lead(path, seen)
+        owner = self._world.roster.owner(seen.cookie)
         if owner is not None and owner is not record:
             self._follow(record, owner)
             return Outcome("unchanged", orphans)
         record.alias_of = None
-        config = self._world.config
-        origin = Origin("named", record.name, record.path)
-        verdict = choose(origin, seen, self._world.host_cookie, config, None, held=our_link(seen) is not None)
+        if look.is_being_removed or look.verdict is None:
+            # Taking it down ends with a look at whoever names it then.
+            return Outcome("waiting", orphans)
+        if look.must_start_over:
+            await self._detach(seen.cookie)
+            return Outcome("waiting", orphans, (path,))
+        verdict = look.verdict
         if verdict.network is None:
             if seen.host_end is not None and is_ours(seen.host_end):
-                await self._detach(seen.cookie)
+                await self._withdraw(seen.cookie, record)
             self._become(record, "left", rule=verdict.rule)
             return Outcome("left", orphans)
         record.rule, record.network = verdict.rule, verdict.network.name
-        try:
-            return await self._attach(record, verdict.network, handle, seen, orphans)
-        except NoFreeAddress as error:
+        if look.desired is None:
+            self._become(record, "pending", reason=self._world.host_problem or "is observed only")
+            return Outcome("waiting", orphans)
+        record.failures = 0
+        self._note_attached(record, look, look.desired, seen, host_end)
+        return Outcome("changed" if look.todo else "unchanged", orphans, tuple(self._world.roster.aliases(record)))
+
+    async def _failed_to_attach(self, path: str, look: Look, seen: Observed, error: VethdError) -> Outcome:
+        record, orphans = self._lead(path, seen)
+        record.alias_of = None
+        if look.verdict is not None and look.verdict.network is not None:
+            record.rule, record.network = look.verdict.rule, look.verdict.network.name
+        record.attachment = look.desired
+        if isinstance(error, NoFreeAddress):
             self._starved.add(path)
             self._become(record, "failed", reason=str(error))
             return Outcome("failed", orphans)
-        except VethdError as error:
-            if not self._crew.is_namespace(path):
-                return Outcome("gone", orphans, (path,))
-            return self._failed(record, str(error), orphans)
+        if not self._crew.leads_to_namespace(record.origin):
+            return Outcome("gone", orphans, (path,))
+        if isinstance(error, KernelError) and error.code == errno.EXFULL and look.desired is not None:
+            await self._route(look.desired)
+            return Outcome("waiting", orphans, (path,))
+        return self._failed(record, str(error), orphans)
 
-    async def _attach(
-        self, record: Record, network: Network, handle: Handle, seen: Observed, orphans: tuple[Cookie, ...]
-    ) -> Outcome:
-        bridge = self._world.bridges.get(network.name)
-        if bridge is None:
-            self._become(record, "pending", reason=self._world.host_problem)
-            return Outcome("waiting", orphans)
-        lease = self._world.leases[network.name].acquire(seen.cookie, record.name)
-        desired = Attachment(seen.cookie, record.name, network, lease, bridge)
-        record.attachment = desired
-        todo = plan(desired, seen)
-        try:
-            host_end = await self._crew.apply(todo, handle) if todo else seen.host_end
-        except KernelError as error:
-            if error.code != errno.EXFULL:
-                raise
-            # Somebody else's ports fill the bridge.
-            await self._detach(seen.cookie)
-            table = self._world.leases[network.name]
-            table.acquire(seen.cookie, record.name)
-            table.route(seen.cookie)
-            return Outcome("waiting", orphans, (record.path,))
-        record.failures = 0
-        self._sample(seen.cookie, network, host_end or seen.host_end)
-        self._tell_attached(record, desired, todo, remarks(desired, seen))
-        return Outcome("changed" if todo else "unchanged", orphans, tuple(self._world.roster.aliases(record)))
+    def _lead(self, path: str, seen: Observed) -> tuple[Record, tuple[Cookie, ...]]:
+        roster = self._world.roster
+        orphan = roster.lead(path, seen.cookie, time.monotonic(), seen.inode)
+        return roster.enter(path, time.monotonic()), (orphan,) if orphan is not None else ()
+
+    async def _route(self, desired: Attachment) -> None:
+        """Have a namespace routed: somebody else's ports fill the bridge."""
+        await self._detach(desired.cookie)
+        with self._world.lock:
+            table = self._world.leases[desired.network.name]
+            table.acquire(desired.cookie, desired.name, desired.lease.index)
+            table.route(desired.cookie)
 
     def _follow(self, record: Record, owner: Record) -> None:
         """Have another name of a namespace stand as the one does that owns its attachment."""
         record.alias_of, record.network, record.attachment = owner.path, owner.network, owner.attachment
         self._become(record, owner.state, f"is another name of {printable(owner.path)}", owner.reason)
 
-    def _tell_attached(
-        self, record: Record, attachment: Attachment, todo: Sequence[Step], unusual: Sequence[str]
+    def _note_attached(
+        self, record: Record, look: Look, attachment: Attachment, seen: Observed, host_end: Link | None
     ) -> None:
-        record.reason = "; ".join(unusual)
+        record.attachment = attachment
+        self._sample(seen.cookie, attachment.network, host_end)
+        if attachment.exempt:
+            self._world.plain.add(seen.cookie)
+        else:
+            self._world.plain.discard(seen.cookie)
+        record.reason = "; ".join((*remarks(attachment, seen), *filter(None, (look.remark,))))
         if record.state == "ready":
-            if todo:
-                kinds = sorted({step.drift for step in todo})
+            if look.todo:
+                kinds = sorted({step.drift for step in look.todo})
                 record.repairs.append(time.monotonic())
                 self._note(record, "repaired", ", ".join(kinds))
                 self._bulletin.publish("repaired", name=record.name, kinds=kinds)
             return
-        seconds = time.monotonic() - record.appeared
-        adopted = not any(isinstance(step, steps.CreatePair | steps.AddDefaultRoute) for step in todo)
+        record.ready_since = time.monotonic()
+        seconds = record.ready_since - record.appeared
+        adopted = not any(isinstance(step, steps.CreatePair | steps.AddDefaultRoute) for step in look.todo)
         record.state = "ready"
         record.plumb_seconds = None if adopted else seconds
         event = "adopted" if adopted else "networked"
@@ -201,22 +209,60 @@ class Names:
             seconds=seconds,
         )
 
-    async def _detach(self, cookie: Cookie) -> Last:
-        lease = self._world.lease_of(cookie)
-        network = self._world.network(lease.network) if lease else None
-        bridge = self._world.bridges.get(network.name) if network else None
-        last = await self._crew.remove(
-            Removal(
-                host_end_name(cookie),
-                lease,
-                bridge.index if bridge else None,
-                network is not None and network.anti_spoof,
-            )
+    async def _withdraw(self, cookie: Cookie, record: Record | None) -> None:
+        """Take an attachment down and tell what it carried."""
+        world = self._world
+        started = time.monotonic()
+        lease = world.lease_of(cookie)
+        name = world.name_of(cookie)
+        last = await self._detach(cookie)
+        if world.resolvers is not None:
+            await asyncio.to_thread(world.resolvers.remove, name)
+        world.strays.discard(cookie)
+        carried = world.ledger.close(cookie)
+        opened, accepted = world.connections.close(cookie, last.opened, last.accepted)
+        if record is not None:
+            self._note(record, "removed", str(lease.address) if lease else "")
+        self._bulletin.publish(
+            "removed",
+            name=name,
+            address=str(lease.address) if lease else None,
+            seconds=time.monotonic() - started,
+            lifetime_seconds=None if record is None else round(started - record.appeared, 3),
+            receive_bytes=carried.rx_bytes,
+            transmit_bytes=carried.tx_bytes,
+            receive_packets=carried.rx_packets,
+            transmit_packets=carried.tx_packets,
+            connections_opened=opened,
+            connections_accepted=accepted,
         )
+
+    async def _detach(self, cookie: Cookie) -> Last:
+        world = self._world
+        lease = world.lease_of(cookie)
+        network = world.network(lease.network) if lease else None
+        bridge = world.bridges.get(network.name) if network else None
+        removal = Removal(
+            host_end_name(cookie),
+            lease,
+            bridge.index if bridge else None,
+            network is not None and network.anti_spoof,
+            cookie in world.plain,
+        )
+        world.leaving.add(cookie)
+        try:
+            last = await self._crew.remove(removal)
+        finally:
+            world.leaving.discard(cookie)
+        world.plain.discard(cookie)
+        place = world.inside.pop(cookie, None)
+        if place is not None:
+            world.routed.pop(place.host_end, None)
         if last.traffic is not None and network is not None:
-            self._world.ledger.note_last(cookie, network.name, last.traffic)
-        for table in self._world.leases.values():
-            table.release(cookie)
+            world.ledger.note_last(cookie, network.name, last.traffic)
+        with world.lock:
+            for table in world.leases.values():
+                table.release(cookie)
         return last
 
     def _sample(self, cookie: Cookie, network: Network, host_end: Link | None) -> None:
@@ -247,3 +293,11 @@ class Names:
 
     def _note(self, record: Record, event: str, detail: str) -> None:
         record.history.append(Incident(time.time(), event, detail))
+
+
+def _has_file(path: str) -> bool:
+    return os.path.lexists(path)
+
+
+def _is_young(record: Record) -> bool:
+    return record.ready_since is not None and time.monotonic() - record.ready_since < _YOUNG_SECONDS

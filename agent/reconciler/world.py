@@ -1,27 +1,36 @@
 """What the reconciler knows between two looks: names, leases, traffic, and the host's side."""
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.config import Config
+from agent.config.wishes import Wishes
 from agent.core.addresses import LeaseTable
 from agent.core.connections import Connections
 from agent.core.identity import cookie_of, host_end_name, is_ours, is_routed, leased_address
 from agent.core.ledger import Ledger
 from agent.core.roster import Roster
+from agent.core.wanted import wished_index
 from agent.kernel.counters import Place
 from agent.kernel.members import Member
-from agent.model import Bridge, Cookie, Lease, Link, Network, Uplink
+from agent.model import Bridge, Cookie, Lease, Link, Network, Origin, Uplink, Wish
 from agent.state.leases import Memory
+from agent.state.resolvers import Resolvers
 
 
 @dataclass(slots=True)
 class World:
-    """All of the agent's memory; the loop's thread alone touches it.
+    """All of the agent's memory; the loop's thread alone changes it, but for leases.
+
+    Those are taken on the plumber's thread, too: ``lock`` is held for that, and to read more than one.
 
     ``bridges`` and ``uplink`` are what the last look at the host saw. ``attached`` maps the
     host's numbers for namespaces (nsid) to cookies, ``inside`` says where their devices are,
     ``routed`` which host end (ifindex) that the host routes to is whose,
+    ``leaving`` are namespaces that are being taken down, ``plain`` those whose packets are not
+    masqueraded, ``wishes`` what namespaces want for themselves, in the order in which they are asked,
+    ``resolvers`` writes their name servers down, None where that is off.
     ``strays`` are namespaces that had an attachment at start, ``dropped`` and ``heard`` count
     lost and taken events by source, ``queued`` is how many keys are dirty, ``resynced`` when
     everything was marked last (Unix time).
@@ -40,6 +49,11 @@ class World:
     inside: dict[Cookie, Place] = field(default_factory=dict)
     routed: dict[int, Cookie] = field(default_factory=dict)
     strays: set[Cookie] = field(default_factory=set)
+    leaving: set[Cookie] = field(default_factory=set)
+    plain: set[Cookie] = field(default_factory=set)
+    wishes: tuple[Wishes, ...] = ()
+    resolvers: Resolvers | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
     dropped: dict[str, int] = field(default_factory=dict)
     heard: dict[str, int] = field(default_factory=dict)
     queued: int = 0
@@ -61,7 +75,22 @@ class World:
 
     def memory(self) -> dict[str, dict[str, int]]:
         """Return which name has or had which address."""
-        return {network: table.memory() for network, table in self.leases.items()}
+        with self.lock:
+            return {network: table.memory() for network, table in self.leases.items()}
+
+    def wish_of(self, origin: Origin) -> Wish | None:
+        """Return what a namespace wants for itself."""
+        found = (wishes.find(origin.name) for wishes in self.wishes)
+        return next((wish for wish in found if wish is not None), None)
+
+    def take_wishes(self, wishes: tuple[Wishes, ...]) -> None:
+        """Have wishes in force, in place of those before; addresses that are wished for are kept free."""
+        self.wishes = wishes
+        listed = [wish for each in wishes for wish in each.by_name.values()]
+        with self.lock:
+            for network in self.config.networks:
+                indexes = (wished_index(network, wish) for wish in listed)
+                self.leases[network.name].reserve(index for index in indexes if index is not None)
 
     def adopt(self, links: Iterable[Link]) -> None:
         """Take over the leases that host ends carry."""
@@ -88,21 +117,32 @@ class World:
 
     def members(self) -> list[Member]:
         """Return every host end that may only send with its own addresses."""
-        return [
-            (host_end_name(cookie), lease)
-            for network in self.config.networks
-            if network.anti_spoof
-            for cookie, lease in self.leases[network.name].held()
-        ]
+        with self.lock:
+            return [
+                (host_end_name(cookie), lease)
+                for network in self.config.networks
+                if network.anti_spoof
+                for cookie, lease in self.leases[network.name].held()
+            ]
+
+    def plain_leases(self) -> list[Lease]:
+        """Return the leases whose packets are not masqueraded."""
+        return [lease for cookie in self.plain if (lease := self.lease_of(cookie)) is not None]
+
+    def holding(self) -> list[Cookie]:
+        """Return every namespace that has a lease."""
+        with self.lock:
+            return [cookie for table in self.leases.values() for cookie, _ in table.held()]
 
     def holders(self) -> dict[bytes, Cookie]:
         """Return which namespace holds which address, of both families."""
         found: dict[bytes, Cookie] = {}
-        for table in self.leases.values():
-            for cookie, lease in table.held():
-                found[lease.address.packed] = cookie
-                if lease.address6 is not None:
-                    found[lease.address6.packed] = cookie
+        with self.lock:
+            held = [each for table in self.leases.values() for each in table.held()]
+        for cookie, lease in held:
+            found[lease.address.packed] = cookie
+            if lease.address6 is not None:
+                found[lease.address6.packed] = cookie
         return found
 
     def note_openings(self, openings: Mapping[bytes, tuple[int, int]]) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from agent.model import Cookie, Link
+from agent.model import Cookie, Link, Origin
 
 
 class Sink(Protocol):
@@ -16,6 +16,12 @@ class Sink(Protocol):
 
     def placeholder(self, path: str) -> None:
         """A name is there that is no namespace yet."""
+
+    def process_appeared(self, origin: Origin) -> None:
+        """A process is in a namespace; or another process stands for one, or a process is known better."""
+
+    def process_gone(self, path: str) -> None:
+        """A process that stood for a namespace is gone: look whether that lives on."""
 
     def known_paths(self) -> set[str]:
         """Return the names that are known, so that a listing can tell which are gone."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agent.core.hostplan import bridge_of, host_plan
 from agent.core.plan import plan
+from agent.core.roster import named
 from agent.core.steps import Step
 from agent.kernel.attachments import Attachments
 from agent.kernel.host import apply_host, observe_host
@@ -57,7 +58,7 @@ class Ground:
 
     def observe(self, name: str, place: int = 0) -> tuple[Handle, Observed]:
         desired = self.desired(name, place)
-        return self.attachments.observe(f"{NETNS / name}", desired.bridge.index, desired.lease)
+        return self.attachments.observe(named(f"{NETNS / name}"), desired.bridge.index, desired.lease)
 
     def planned(self, name: str, place: int = 0) -> tuple[Step, ...]:
         handle, seen = self.observe(name, place)

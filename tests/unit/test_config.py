@@ -52,25 +52,28 @@ def test_built_in_defaults() -> None:
     (network,) = config.networks
     assert (config.state_dir, config.socket) == (Path("/var/lib/vethd"), Path("/run/vethd/vethd.sock"))
     assert config.socket_group is None
+    assert (config.mode, config.dns, config.wishes) == ("manage", "host", Path("/etc/vethd/netns.d"))
+    assert config.rules == ()
     assert config.directories == (Path("/run/netns"),)
     assert config.exclude == ("cni-*", "netns-*", "qrouter-*", "qdhcp-*")
     assert (config.metrics_host, config.metrics_port) == ("127.0.0.1", 9853)
     assert (network.name, network.bridge, network.interface) == ("default", "vethd0", "eth0")
     assert (network.subnet, network.subnet6) == (IPv4Network("172.27.0.0/16"), IPv6Network("fd00:7e74:1::/64"))
     assert (network.nat, network.mtu, network.isolate, network.host_access) == (True, 0, False, "all")
-    assert (network.anti_spoof, network.reach) == (True, ())
+    assert (network.anti_spoof, network.reach, network.bridge_ports) == (True, (), 1000)
 
 
 def test_everything_can_be_set() -> None:
     config = of(
         """
-        agent = { state_dir = "/s", socket = "/r/v.sock", group = "net" }
-        discovery = { directories = ["/a", "/b"], exclude = [] }
+        agent = { mode = "observe", state_dir = "/s", socket = "/r/v.sock", group = "net", dns = "off" }
+        discovery = { directories = ["/a", "/b"], exclude = [], wishes = "/w" }
         metrics = { listen = "[::1]:80" }
         [network.default]
         subnet = "10.0.0.0/8"
         subnet6 = ""
         bridge = "br-web"
+        bridge_ports = 0
         interface = "net0"
         nat = false
         mtu = 1400
@@ -85,10 +88,11 @@ def test_everything_can_be_set() -> None:
     )
     web, lab = config.networks
     assert (config.state_dir, config.socket, config.socket_group) == (Path("/s"), Path("/r/v.sock"), "net")
-    assert (config.directories, config.exclude) == ((Path("/a"), Path("/b")), ())
+    assert (config.mode, config.dns) == ("observe", "off")
+    assert (config.directories, config.exclude, config.wishes) == ((Path("/a"), Path("/b")), (), Path("/w"))
     assert (config.metrics_host, config.metrics_port) == ("::1", 80)
     assert (web.subnet6, web.bridge, web.interface, web.nat, web.mtu) == (None, "br-web", "net0", False, 1400)
-    assert (web.isolate, web.anti_spoof, web.reach) == (True, False, ("lab",))
+    assert (web.isolate, web.anti_spoof, web.reach, web.bridge_ports) == (True, False, ("lab",), 0)
     assert web.host_access == (Port("tcp", 53), Port("udp", 53))
     assert (lab.host_access, lab.bridge, lab.subnet6, lab.capacity) == ("none", "vethd-lab", None, 5)
 
@@ -104,14 +108,20 @@ WRONG = [
     ("agent.socket", "[agent]\nsocket = 7", "7 is not allowed: must be an absolute path"),
     ("agent.group", '[agent]\ngroup = ""', "must be the name of a group"),
     ("agent", "agent = 1", "must be a table"),
-    ("agent.sockets", '[agent]\nsockets = "/x"', "unknown; known here: group, socket, state_dir"),
+    ("agent.sockets", '[agent]\nsockets = "/x"', "unknown; known here: dns, group, mode, socket, state_dir"),
     ("network.default.bridge_name", '[network.default]\nbridge_name = "x"', "unknown; known here: anti_spoof, bridge,"),
-    ("networks", "[networks.default]", "unknown; known here: agent, discovery, metrics, network"),
-    ("a\\x0ab", '"a\\nb" = 1', "unknown; known here: agent, discovery, metrics, network"),
+    ("networks", "[networks.default]", "unknown; known here: agent, discovery, metrics, network, rule"),
+    ("a\\x0ab", '"a\\nb" = 1', "unknown; known here: agent, discovery, metrics, network, rule"),
+    ("agent.mode", '[agent]\nmode = "watch"', """'watch' is not allowed: must be "manage" or "observe\""""),
+    ("agent.mode", "[agent]\nmode = true", 'must be "manage" or "observe"'),
+    ("agent.dns", '[agent]\ndns = "on"', """'on' is not allowed: must be "host" or "off\""""),
+    ("agent.dns", "[agent]\ndns = []", 'must be "host" or "off"'),
     ("discovery.directories", "[discovery]\ndirectories = []", "must be a list of absolute paths, at least one"),
     ("discovery.directories", '[discovery]\ndirectories = ["netns"]', "must be a list of absolute paths"),
     ("discovery.directories", '[discovery]\ndirectories = "/run/netns"', "must be a list of absolute paths"),
     ("discovery.exclude", "[discovery]\nexclude = [1]", "must be a list of patterns"),
+    ("discovery.wishes", '[discovery]\nwishes = "netns.d"', "'netns.d' is not allowed: must be an absolute path"),
+    ("discovery.wishes", '[discovery]\nwishes = ""', "must be an absolute path"),
     ("metrics.listen", "[metrics]\nlisten = 9853", "must be HOST:PORT"),
     ("metrics.listen", '[metrics]\nlisten = "9853"', "must be HOST:PORT"),
     ("metrics.listen", '[metrics]\nlisten = ":9853"', "must be HOST:PORT"),
@@ -142,6 +152,14 @@ WRONG = [
     ),
     ("network.default.bridge", '[network.default]\nbridge = "sixteen-bytes-16"', "a device name of at most 15 bytes"),
     ("network.default.bridge", '[network.default]\nbridge = "éééééééé"', "a device name of at most 15 bytes"),
+    (
+        "network.default.bridge_ports",
+        "[network.default]\nbridge_ports = 1001",
+        "1001 is not allowed: must be 0 to 1000",
+    ),
+    ("network.default.bridge_ports", "[network.default]\nbridge_ports = -1", "must be 0 to 1000"),
+    ("network.default.bridge_ports", "[network.default]\nbridge_ports = true", "must be 0 to 1000"),
+    ("network.default.bridge_ports", "[network.default]\nbridge_ports = 1e3", "must be 0 to 1000"),
     ("network.default.nat", '[network.default]\nnat = "yes"', "'yes' is not allowed: must be true or false"),
     ("network.default.nat", "[network.default]\nnat = 1", "1 is not allowed: must be true or false"),
     ("network.default.isolate", "[network.default]\nisolate = 0", "must be true or false"),
@@ -247,16 +265,35 @@ _VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=5,
 )
-_KEYS = ("subnet", "subnet6", "bridge", "interface", "nat", "mtu", "isolate", "host_access", "anti_spoof", "reach")
+_KEYS = (
+    "subnet",
+    "subnet6",
+    "bridge",
+    "bridge_ports",
+    "interface",
+    "nat",
+    "mtu",
+    "isolate",
+    "host_access",
+    "anti_spoof",
+    "reach",
+)
 _NETWORK = st.dictionaries(st.sampled_from(_KEYS) | st.text(max_size=4), _VALUES, max_size=4)
+_MATCH = st.dictionaries(
+    st.sampled_from(["name", "source", "user", "userns"]) | st.text(max_size=4), _VALUES, max_size=3
+)
+_RULE = st.dictionaries(
+    st.sampled_from(["match", "network", "leave"]) | st.text(max_size=4), _VALUES | _MATCH, max_size=3
+)
 _DOCUMENTS = st.fixed_dictionaries(
     {},
     optional={
-        "agent": _VALUES | st.dictionaries(st.sampled_from(["state_dir", "socket", "group"]), _VALUES),
-        "discovery": _VALUES | st.dictionaries(st.sampled_from(["directories", "exclude"]), _VALUES),
+        "agent": _VALUES | st.dictionaries(st.sampled_from(["state_dir", "socket", "group", "mode", "dns"]), _VALUES),
+        "discovery": _VALUES | st.dictionaries(st.sampled_from(["directories", "exclude", "wishes"]), _VALUES),
         "metrics": _VALUES | st.dictionaries(st.just("listen"), _VALUES),
         "network": _VALUES
         | st.dictionaries(st.sampled_from(["default", "lab"]) | st.text(max_size=4), _NETWORK, max_size=3),
+        "rule": _VALUES | st.lists(_RULE, max_size=3),
     },
 )
 

@@ -45,6 +45,8 @@ def test_the_default_network() -> None:
         "open6": "fd00:7e74:1::/64",
         "services4": "",
         "services6": "",
+        "plain4": "",
+        "plain6": "",
         "routed": "",
         "sources4": "",
         "sources6": "",

@@ -1,0 +1,99 @@
+"""One look at a namespace: what is decided between reading it and changing it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent.core.plan import our_link, plan
+from agent.core.policy import Verdict, choose
+from agent.core.roster import Record
+from agent.core.steps import Step
+from agent.core.wanted import attachment, wished_index
+from agent.model import Attachment, Cookie, Network, Observed, Origin, Wish
+from agent.reconciler.world import World
+
+
+class Look:
+    """Decides on the plumber's thread, so that a namespace is read and changed in one go.
+
+    Of the world it reads what is replaced as a whole, and takes leases; it keeps no books. What
+    it found stands in its fields, for the loop to read when the look is over.
+    """
+
+    def __init__(self, world: World, origin: Origin, settled: Attachment | None, young: bool) -> None:
+        """``settled`` is what the name had when it was ready; ``young`` says that it is so since a moment ago."""
+        self._world = world
+        self._origin = origin
+        self._settled = settled
+        self._young = young
+        self.seen: Observed | None = None
+        self.verdict: Verdict | None = None
+        self.desired: Attachment | None = None
+        self.todo: tuple[Step, ...] = ()
+        self.remark = ""
+        self.is_being_removed = False
+        self.must_start_over = False
+
+    def decide(self, seen: Observed) -> Sequence[Step]:
+        """Return what is to be done. Raises NoFreeAddress or ForeignDevice."""
+        self.seen = seen
+        world = self._world
+        if seen.cookie in world.leaving:
+            self.is_being_removed = True
+            return ()
+        if not self._is_owner(seen.cookie):
+            return ()
+        wish = world.wish_of(self._origin)
+        self.verdict = choose(self._origin, seen, world.host_cookie, world.config, wish, held=self._is_held(seen))
+        network = self.verdict.network
+        bridge = None if network is None else world.bridges.get(network.name)
+        if network is None or bridge is None or world.config.mode == "observe":
+            return ()
+        if self._has_other_plans(seen.cookie, network, wish):
+            self.must_start_over = True
+            return ()
+        with world.lock:
+            lease = world.leases[network.name].acquire(seen.cookie, self._origin.name, wished_index(network, wish))
+        self.desired = attachment(seen.cookie, self._origin.name, network, lease, bridge, wish)
+        self.todo = plan(self.desired, replace(seen, exempt=seen.cookie in world.plain))
+        return self.todo
+
+    def finish(self) -> None:
+        """Write down which name servers the namespace has, before anybody is told that it is ready."""
+        desired, resolvers = self.desired, self._world.resolvers
+        if desired is None or resolvers is None or self._origin.source != "named":
+            return
+        wish = self._world.wish_of(self._origin)
+        has_ipv6 = desired.lease.address6 is not None
+        self.remark = resolvers.write(self._origin.name, wish.dns if wish else None, has_ipv6)
+
+    def _is_owner(self, cookie: Cookie) -> bool:
+        """Tell whether this name owns the namespace's attachment, or takes it over: a file does from a process."""
+        owner = self._world.roster.owner(cookie)
+        if owner is None or owner.path == self._origin.path:
+            return True
+        return owner.origin.source == "process" and self._origin.source == "named"
+
+    def _is_held(self, seen: Observed) -> bool:
+        """Tell whether the namespace is ours for good: whoever came at the same time as we did has it."""
+        if self._young:
+            return False
+        return our_link(seen) is not None or (self._settled is not None and self._settled.cookie == seen.cookie)
+
+    def _has_other_plans(self, cookie: Cookie, network: Network, wish: Wish | None) -> bool:
+        """Tell whether what stands was made for another network, address or device name."""
+        lease = self._world.lease_of(cookie)
+        if lease is None:
+            return False
+        index = wished_index(network, wish)
+        interface = (wish.interface if wish else None) or network.interface
+        former = self._settled
+        return (
+            lease.network != network.name
+            or index not in {None, lease.index}
+            or (former is not None and former.cookie == cookie and former.network.interface != interface)
+        )
+
+
+def settled_attachment(record: Record | None) -> Attachment | None:
+    """Return what a name has, None while it is not ready."""
+    return record.attachment if record is not None and record.state == "ready" else None
