@@ -152,7 +152,8 @@ def conflicts(network: Network, seen: HostSeen) -> tuple[str, int] | None:
             continue
         first, last = int(subnet.network_address), int(subnet.broadcast_address)
         for route in seen.routes:
-            if not route.destination or len(route.destination) != len(subnet.network_address.packed):
+            # Routes of our own lead to namespaces that are routed.
+            if route.ours or not route.destination or len(route.destination) != len(subnet.network_address.packed):
                 continue
             start = int.from_bytes(route.destination)
             end = start + (1 << (8 * len(route.destination) - route.prefix)) - 1
