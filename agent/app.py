@@ -101,7 +101,8 @@ class _App:
             stack.callback(self._namespaces.close)
             stack.push_async_callback(self._crew.close)
             generations = GenerationSource(self._reconciler, self._crew.own_ports)
-            for source in (LinkSource(self._reconciler), generations):
+            interfaces = {network.interface for network in self._world.config.networks}
+            for source in (LinkSource(self._reconciler, interfaces), generations):
                 source.start(loop)
                 stack.callback(source.close)
             self._recall()

@@ -91,7 +91,11 @@ def stranger(seen: Observed) -> str | None:
     if inside is None:
         return None
     ours = our_link(seen)
-    others = [link for link in inside.links if link.name != _LOOPBACK and link is not ours]
+    others = [
+        link
+        for link in inside.links
+        if link.name != _LOOPBACK and link is not ours and not _leads_inside(link, inside.links)
+    ]
     routed = {route.device for route in inside.routes if not _is_link_local(route)}
     for link in others:
         if link.index in routed:
@@ -100,6 +104,11 @@ def stranger(seen: Observed) -> str | None:
         if not _is_no_network(link):
             return f"has a device of somebody else: {printable(link.name)} ({printable(link.kind) or 'hardware'})"
     return None
+
+
+def _leads_inside(link: Link, links: Sequence[Link]) -> bool:
+    """Tell whether a device stands on another of the same namespace, or is a pair with it."""
+    return link.peer_nsid is None and link.peer != link.index and any(each.index == link.peer for each in links)
 
 
 def _is_no_network(link: Link) -> bool:

@@ -62,17 +62,18 @@ class Attachments:
         bridge: int | None,
         lease: Lease | None,
         decide: Callable[[Observed], Sequence[Step]],
-        finish: Callable[[], None],
+        finish: Callable[[int], None],
     ) -> Link | None:
-        """Enter a namespace, read it, do what ``decide`` makes of that, and call ``finish``; return its host end.
+        """Enter a namespace, read it, do what ``decide`` makes of that; return its host end.
 
-        Raises NotANamespace, KernelError or HostError, and what ``decide`` raises.
+        ``finish`` is called with how many devices are inside then. Raises NotANamespace,
+        KernelError or HostError, and what ``decide`` raises.
         """
         handle, seen = self.observe(origin, bridge, lease)
         with handle:
             todo = decide(seen)
             host_end = self.apply(todo, handle) if todo else None
-        finish()
+            finish(sum(1 for _ in handle.netlink.dump(messages.dump_links())) if todo else _count(seen))
         return host_end or seen.host_end
 
     def observe(self, origin: Origin, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
@@ -130,6 +131,10 @@ class Attachments:
         mac = netns_mac(lease.address)
         found = (decode.neighbour(reply) for answer in self._netlink.exchange(requests) for reply in answer.replies)
         return frozenset(entry.address for entry in found if entry is not None and entry.mac == mac)
+
+
+def _count(seen: Observed) -> int:
+    return len(seen.inside.links) if seen.inside else 0
 
 
 def read_link(netlink: Netlink, name: str) -> Link | None:

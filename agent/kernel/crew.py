@@ -54,7 +54,7 @@ class Crew:
         bridge: int | None,
         lease: Lease | None,
         decide: Callable[[Observed], Sequence[Step]],
-        finish: Callable[[], None],
+        finish: Callable[[int], None],
     ) -> Link | None:
         """See Attachments.settle; ``decide`` and ``finish`` are called on the plumber's thread."""
         return await self._plumb(self._attachments.settle, origin, bridge, lease, decide, finish)

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
+from agent.core.identity import HOST_END_PREFIX
 from agent.kernel import cn_proc
 from agent.kernel import rtnetlink as rt
 from agent.model import ROUTE_PROTOCOL
@@ -30,6 +31,8 @@ _INSTRUCTION: Final = struct.Struct("=HBBI")
 _TYPE: Final = 4
 _PORT: Final = 12
 _LINK_FLAGS, _LINK_CHANGE = 24, 28
+# The kernel puts the name first (net/core/rtnetlink.c, rtnl_fill_ifinfo).
+_LINK_NAME: Final = 36
 _ROUTE_PREFIX, _ROUTE_PROTOCOL = 17, 21
 _IFF_UP: Final = 1
 _NEW_DEVICE: Final = 0xFFFFFFFF
@@ -37,10 +40,13 @@ _NEW_DEVICE: Final = 0xFFFFFFFF
 _Line = tuple[str, int, int, str, str]
 
 
-def pass_losses(listener: socket.socket) -> None:
-    """Let only these of rtnetlink pass: removals; changes of devices other than being made or set
-    up; default routes that are not ours; forwarding switched."""
-    _attach(listener, _losses())
+def pass_losses(listener: socket.socket, interfaces: Iterable[str]) -> None:
+    """Let only these of rtnetlink pass: removals; devices that are made, but for those of our names;
+    changes of devices other than being set up; default routes that are not ours; forwarding switched.
+
+    ``interfaces`` are the names of our devices inside namespaces.
+    """
+    _attach(listener, _losses(interfaces))
 
 
 def pass_foreign(listener: socket.socket, own_ports: Iterable[int]) -> None:
@@ -63,8 +69,10 @@ def _attach(listener: socket.socket, lines: list[_Line]) -> None:
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
 
 
-def _losses() -> list[_Line]:
+def _losses(interfaces: Iterable[str]) -> list[_Line]:
     removals = (rt.RTM_DELLINK, rt.RTM_DELADDR, rt.RTM_DELROUTE, rt.RTM_DELNEIGH)
+    # Four bytes tell our names from others well enough.
+    starts = sorted({struct.unpack(">I", name.encode().ljust(4, b"\0")[:4])[0] for name in interfaces})
     return [
         ("", _LD_H, _TYPE, "", ""),
         ("", _JEQ, socket.htons(rt.RTM_NEWLINK), "link", ""),
@@ -73,10 +81,15 @@ def _losses() -> list[_Line]:
         ("", _JEQ, socket.htons(RTM_NEWNETCONF), "pass", "drop"),
         # The filter reads in network order what the message holds in host order.
         ("link", _LD_W, _LINK_CHANGE, "", ""),
-        ("", _JEQ, _NEW_DEVICE, "drop", ""),
+        ("", _JEQ, _NEW_DEVICE, "made", ""),
         ("", _JSET, socket.htonl(_IFF_UP), "", "pass"),
         ("", _LD_W, _LINK_FLAGS, "", ""),
         ("", _JSET, socket.htonl(_IFF_UP), "drop", "pass"),
+        ("made", _LD_H, _LINK_NAME, "", ""),
+        ("", _JEQ, struct.unpack(">H", HOST_END_PREFIX.encode())[0], "drop", ""),
+        ("", _LD_W, _LINK_NAME, "", ""),
+        *(("", _JEQ, start, "drop", "") for start in starts),
+        ("", _RET, _PASS, "", ""),
         ("route", _LD_B, _ROUTE_PREFIX, "", ""),
         ("", _JEQ, 0, "", "drop"),
         ("", _LD_B, _ROUTE_PROTOCOL, "", ""),

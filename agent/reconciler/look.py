@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from agent.core import steps
 from agent.core.plan import our_link, plan
 from agent.core.policy import Verdict, choose
 from agent.core.roster import Record
@@ -32,6 +33,7 @@ class Look:
         self.remark = ""
         self.is_being_removed = False
         self.must_start_over = False
+        self.has_company = False
 
     def decide(self, seen: Observed) -> Sequence[Step]:
         """Return what is to be done. Raises NoFreeAddress or ForeignDevice."""
@@ -57,8 +59,15 @@ class Look:
         self.todo = plan(self.desired, replace(seen, exempt=seen.cookie in world.plain))
         return self.todo
 
-    def finish(self) -> None:
-        """Write down which name servers the namespace has, before anybody is told that it is ready."""
+    def finish(self, devices: int) -> None:
+        """Write down which name servers the namespace has, before anybody is told that it is ready.
+
+        ``devices`` are how many it has now: more than we made is somebody else at work.
+        """
+        if self.seen is not None and self.seen.inside is not None:
+            made = sum(isinstance(step, steps.CreatePair) for step in self.todo)
+            lost = sum(isinstance(step, steps.DeletePair) for step in self.todo)
+            self.has_company = devices > len(self.seen.inside.links) + made - lost and made > 0
         desired, resolvers = self.desired, self._world.resolvers
         if desired is None or resolvers is None or self._origin.source != "named":
             return

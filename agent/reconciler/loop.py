@@ -20,7 +20,7 @@ from agent.kernel.crew import Crew
 from agent.model import Cookie, Link, Origin
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.host import HostSide
-from agent.reconciler.names import Names, Outcome
+from agent.reconciler.names import Names, Outcome, is_young
 from agent.reconciler.world import World
 
 Key = str | Cookie
@@ -131,6 +131,8 @@ class Reconciler:
                 self.look_host("")
             return
         cookie = cookie_of(link.name) if nsid is None else self._world.attached.get(nsid)
+        if cookie is None and nsid is not None and not self._is_our_name(link.name):
+            self._world.note_company(nsid)
         owner = self._world.roster.owner(cookie) if cookie is not None else None
         if owner is None or owner.attachment is None:
             return
@@ -138,10 +140,11 @@ class Reconciler:
             odd = not host_end_fits(link, owner.attachment)
         elif link.name == "lo":
             odd = not link.up
+        elif link.peer == self._world.ledger.device(owner.attachment.cookie):
+            odd = not device_fits(link, owner.attachment)
         else:
-            odd = link.peer == self._world.ledger.device(owner.attachment.cookie) and not device_fits(
-                link, owner.attachment
-            )
+            # Somebody else's: whoever came at the same time as we did has the namespace.
+            odd = is_young(owner)
         if odd:
             self._mark_drift(owner)
 
@@ -315,6 +318,9 @@ class Reconciler:
         if world.uplink is not None and index == world.uplink.index:
             return True
         return any(bridge.index == index for bridge in world.bridges.values())
+
+    def _is_our_name(self, device: str) -> bool:
+        return device == "lo" or any(network.interface == device for network in self._world.config.networks)
 
     def _next_due(self) -> float | None:
         if self._host_busy:

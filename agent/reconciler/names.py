@@ -54,7 +54,7 @@ class Names:
         record = self._world.roster.get(path)
         origin = record.origin if record else named(path)
         bridge, lease = self._expected(record)
-        look = Look(self._world, origin, settled_attachment(record), record is not None and _is_young(record))
+        look = Look(self._world, origin, settled_attachment(record), record is not None and is_young(record))
         try:
             host_end = await self._crew.settle(origin, bridge, lease, look.decide, look.finish)
         except NamespaceGone:
@@ -137,7 +137,8 @@ class Names:
             return Outcome("waiting", orphans)
         record.failures = 0
         self._note_attached(record, look, look.desired, seen, host_end)
-        return Outcome("changed" if look.todo else "unchanged", orphans, tuple(self._world.roster.aliases(record)))
+        again = (path,) if look.has_company or self._world.has_company(seen.cookie) else ()
+        return Outcome("changed" if look.todo else "unchanged", orphans, (*self._world.roster.aliases(record), *again))
 
     async def _failed_to_attach(self, path: str, look: Look, seen: Observed, error: VethdError) -> Outcome:
         record, orphans = self._lead(path, seen)
@@ -299,5 +300,6 @@ def _has_file(path: str) -> bool:
     return os.path.lexists(path)
 
 
-def _is_young(record: Record) -> bool:
+def is_young(record: Record) -> bool:
+    """Tell whether a namespace was networked so short a time ago that somebody may have raced with us."""
     return record.ready_since is not None and time.monotonic() - record.ready_since < _YOUNG_SECONDS

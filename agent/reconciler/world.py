@@ -1,8 +1,10 @@
 """What the reconciler knows between two looks: names, leases, traffic, and the host's side."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from agent.config import Config
 from agent.config.wishes import Wishes
@@ -18,6 +20,8 @@ from agent.model import Bridge, Cookie, Lease, Link, Network, Origin, Uplink, Wi
 from agent.state.leases import Memory
 from agent.state.resolvers import Resolvers
 
+_REMEMBERED_COMPANY: Final = 1000
+
 
 @dataclass(slots=True)
 class World:
@@ -26,7 +30,8 @@ class World:
     Those are taken on the plumber's thread, too: ``lock`` is held for that, and to read more than one.
 
     ``bridges`` and ``uplink`` are what the last look at the host saw. ``attached`` maps the
-    host's numbers for namespaces (nsid) to cookies, ``inside`` says where their devices are,
+    host's numbers for namespaces (nsid) to cookies, ``company`` are those, not attached yet, in which
+    somebody else made a device lately, ``inside`` says where their devices are,
     ``routed`` which host end (ifindex) that the host routes to is whose,
     ``leaving`` are namespaces that are being taken down, ``plain`` those whose packets are not
     masqueraded, ``wishes`` what namespaces want for themselves, in the order in which they are asked,
@@ -46,6 +51,7 @@ class World:
     uplink: Uplink | None = None
     host_problem: str = "the host's side is not set up yet"
     attached: dict[int, Cookie] = field(default_factory=dict)
+    company: OrderedDict[int, None] = field(default_factory=OrderedDict)
     inside: dict[Cookie, Place] = field(default_factory=dict)
     routed: dict[int, Cookie] = field(default_factory=dict)
     strays: set[Cookie] = field(default_factory=set)
@@ -77,6 +83,20 @@ class World:
         """Return which name has or had which address."""
         with self.lock:
             return {network: table.memory() for network, table in self.leases.items()}
+
+    def note_company(self, nsid: int) -> None:
+        """Note that somebody else made a device in a namespace that is perhaps being attached."""
+        self.company[nsid] = None
+        if len(self.company) > _REMEMBERED_COMPANY:
+            self.company.popitem(last=False)
+
+    def has_company(self, cookie: Cookie) -> bool:
+        """Tell whether that was noted of a namespace that is attached now, and forget it."""
+        place = self.inside.get(cookie)
+        if place is None or place.nsid not in self.company:
+            return False
+        del self.company[place.nsid]
+        return True
 
     def wish_of(self, origin: Origin) -> Wish | None:
         """Return what a namespace wants for itself."""

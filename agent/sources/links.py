@@ -8,6 +8,7 @@ echo of our own work, and show what should be.
 """
 
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 from agent.core.identity import cookie_of
@@ -40,9 +41,10 @@ _ANY: Final = -1
 class LinkSource(Listener):
     """Listens for what others change."""
 
-    def __init__(self, sink: Sink, buffer_bytes: int = _BUFFER_BYTES) -> None:
+    def __init__(self, sink: Sink, interfaces: Iterable[str], buffer_bytes: int = _BUFFER_BYTES) -> None:
+        """``interfaces`` are the names of our devices inside namespaces: their being made is no news."""
         super().__init__(NETLINK_ROUTE, _GROUPS.values(), buffer_bytes, all_namespaces=True)
-        eventfilter.pass_losses(self.socket)
+        eventfilter.pass_losses(self.socket, interfaces)
         self._sink = sink
         self._changed: dict[tuple[int | None, int], bytes] = {}
 
