@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """``vethd run``: until SIGTERM or SIGINT."""
+    """``vethd run``: until SIGTERM or SIGINT; with ``--dry-run`` only tells what it would do."""
+    if options.dry_run:
+        from agent.rehearsal import rehearse
+
+        for line in rehearse(config_of(options)):
+            print(render.harmless(line))
+        return DONE
     from agent import app
 
     return app.run(config_of(options), options.log_format)

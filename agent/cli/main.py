@@ -96,6 +96,9 @@ def build_parser() -> _Parser:
         "SIGHUP reloads the configuration; SIGTERM stops the agent and leaves the network up.",
     )
     run.add_argument(
+        "--dry-run", action="store_true", help="tell what would be done to this host now, do nothing, and end"
+    )
+    run.add_argument(
         "--log-format",
         choices=["auto", "console", "json"],
         default="auto",

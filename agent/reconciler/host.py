@@ -48,7 +48,7 @@ class HostSide:
 
     async def refuse_conflicts(self) -> None:
         """Raise ConfigError when the host uses a network's subnet for something else."""
-        networks = self._world.config.networks
+        networks = self._world.config.networks if self._world.config.mode == "manage" else ()
         seen = await self._crew.observe_host(networks)
         for network in networks:
             conflict = conflicts(network, seen)
@@ -65,6 +65,8 @@ class HostSide:
 
         Raises KernelError or HostError.
         """
+        if self._world.config.mode == "observe":
+            return await self._observe()
         started = time.monotonic()
         networks = self._world.config.networks
         culprit, self._culprit = self._culprit, None
@@ -94,6 +96,12 @@ class HostSide:
             )
         self._stands = True
         return changed or bool(steps)
+
+    async def _observe(self) -> bool:
+        """Read, and change nothing."""
+        seen = await self._crew.observe_host(self._world.config.networks)
+        self._world.uplink, self._world.host_problem = seen.uplink, ""
+        return False
 
     async def _load_rules(self) -> None:
         await self._crew.load_rules(self._world.config.networks, self._world.members(), self._world.plain_leases())

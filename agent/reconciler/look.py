@@ -47,8 +47,11 @@ class Look:
         wish = world.wish_of(self._origin)
         self.verdict = choose(self._origin, seen, world.host_cookie, world.config, wish, held=self._is_held(seen))
         network = self.verdict.network
+        if network is not None and world.config.mode == "observe":
+            self.verdict = Verdict(None, f"agent.mode is observe, else: {self.verdict.rule}")
+            network = None
         bridge = None if network is None else world.bridges.get(network.name)
-        if network is None or bridge is None or world.config.mode == "observe":
+        if network is None or bridge is None:
             return ()
         if self._has_other_plans(seen.cookie, network, wish):
             self.must_start_over = True

@@ -206,6 +206,8 @@ class Reconciler:
 
     def take_down_strays(self) -> None:
         """Have every attachment taken down whose namespace has no name."""
+        if self._world.config.mode == "observe":
+            return
         for cookie in {*self._world.holding(), *self._world.strays}:
             if self._world.roster.owner(cookie) is None:
                 self._mark(cookie, reason="stray")

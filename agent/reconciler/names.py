@@ -127,13 +127,13 @@ class Names:
             return Outcome("waiting", orphans, (path,))
         verdict = look.verdict
         if verdict.network is None:
-            if seen.host_end is not None and is_ours(seen.host_end):
+            if seen.host_end is not None and is_ours(seen.host_end) and self._world.config.mode == "manage":
                 await self._withdraw(seen.cookie, record)
             self._become(record, "left", rule=verdict.rule)
             return Outcome("left", orphans)
         record.rule, record.network = verdict.rule, verdict.network.name
         if look.desired is None:
-            self._become(record, "pending", reason=self._world.host_problem or "is observed only")
+            self._become(record, "pending", reason=self._world.host_problem)
             return Outcome("waiting", orphans)
         record.failures = 0
         self._note_attached(record, look, look.desired, seen, host_end)

@@ -15,7 +15,7 @@ LONGEST_FILE = 350
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("app", "down", "doctor", "demo"),
+    ("app", "rehearsal", "down", "doctor", "demo"),
     ("export",),
     ("reconciler", "sources"),
     ("kernel", "state", "config", "notify"),

@@ -1,0 +1,88 @@
+"""Looking without touching: `mode = "observe"`, and `run --dry-run`."""
+
+import subprocess
+import sys
+
+from agent.demo.private_host import PrivateHost
+from tests.conftest import StartAgent
+from tests.harness import netns, observe
+from tests.harness.expect import GATEWAY4
+from tests.harness.waiting import eventually
+
+OBSERVING = {"agent": {"mode": "observe"}}
+
+
+def whole_host(*names: str) -> list[object]:
+    """Everything of the host and of some namespaces that a change could have hit."""
+    seen: list[object] = [observe.nft_text()]
+    for name in (None, *names):
+        for family in ("-4", "-6"):
+            routes = observe.ip_json(family, "route", "show", "table", "all", netns=name)
+            seen.append(sorted(str(route) for route in routes))
+        seen.append(
+            sorted((link["ifname"], link.get("ifalias"), *link["flags"]) for link in observe.links(name).values())
+        )
+        seen.append(observe.run("ip", "-o", "address", netns=name))
+    seen += [observe.sysctl(setting) for setting in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")]
+    return seen
+
+
+def test_observing_changes_nothing_at_all(start_agent: StartAgent) -> None:
+    netns.add_netns("before")
+    untouched = whole_host("before")
+    agent = start_agent(OBSERVING)
+    netns.add_netns("web")
+    eventually(lambda: "web" in agent.namespaces(), 2, "it is seen")
+    eventually(lambda: agent.namespaces()["web"]["state"] == "left", 2, "it is judged")
+    netns.del_netns("web")
+    eventually(lambda: "web" not in agent.namespaces(), 2, "it is seen to go")
+    assert agent.namespaces()["before"]["rule"] == (
+        "agent.mode is observe, else: discovery.directories: network default"
+    )
+    assert whole_host("before") == untouched
+    agent.stop()
+    assert whole_host("before") == untouched
+
+
+def test_what_was_networked_before_stays_so(start_agent: StartAgent) -> None:
+    agent = start_agent()
+    netns.add_netns("web")
+    agent.wait_ready("web")
+    agent.stop()
+    agent.configure(OBSERVING)
+    agent.start()
+    eventually(lambda: agent.namespaces()["web"]["state"] == "left", 2, "it is judged")
+    assert netns.ping("web", GATEWAY4) == 1
+
+
+def dry_run(config: str) -> list[str]:
+    command = [sys.executable, "-m", "agent", "run", "--dry-run", "--config", config]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_dry_run_tells_what_a_run_would_do_and_does_nothing(
+    private_host: PrivateHost, start_agent: StartAgent
+) -> None:
+    agent = start_agent(start=False)
+    for name in ("cni-1", "web", "db"):
+        netns.add_netns(name)
+    observe.run("ip", "link", "add", "theirs", "type", "veth", "peer", "name", "net1", "netns", "db")
+    before = whole_host("web", "db")
+    told = dry_run(str(agent.config))
+    assert whole_host("web", "db") == before
+    assert any("vethd0" in line for line in told if line.startswith("host: "))
+    assert [line for line in told if not line.startswith("host: ")] == [
+        'cni-1: left alone: discovery.exclude: "cni-*"',
+        "db: left alone: has a device of somebody else: net1 (veth)",
+        "web: 172.27.0.2 on network default, 20 steps (discovery.directories: network default)",
+    ]
+
+
+def test_a_dry_run_beside_a_running_agent_finds_nothing_to_do(start_agent: StartAgent) -> None:
+    agent = start_agent()
+    netns.add_netns("web")
+    agent.wait_ready("web")
+    told = [line for line in dry_run(str(agent.config)) if not line.startswith("host: ")]
+    assert told == ["web: 172.27.0.2 on network default, nothing to do (discovery.directories: network default)"]
