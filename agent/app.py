@@ -153,7 +153,7 @@ class _App:
     async def _follow_files(self, group: asyncio.TaskGroup) -> None:
         """Watch what namespaces wish for and the host's name servers; read both before anything is networked."""
         config = self._world.config
-        for directory in wish_directories(config.wishes, config.socket):
+        for directory in wish_directories(config):
             wishes = WishSource(directory, self._wishing)
             group.create_task(wishes.run(), name=f"wishes {directory}")
             await wishes.watching.wait()

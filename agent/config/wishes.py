@@ -17,6 +17,7 @@ from agent.model import ExtraRoute, Network, Wish
 
 _SUFFIX: Final = ".toml"
 _HIDDEN: Final = "."
+_RUNTIME_DIRECTORY: Final = "netns.d"
 _ROUTES_ALLOWED: Final = (
     'a list of routes such as "10.8.0.0/16 via 172.27.0.9" or "10.9.0.0/16", each once, none of them a default route'
 )
@@ -42,6 +43,11 @@ class Wishes:
             return own
         pattern = next((pattern for pattern in self.patterns if fnmatchcase(name, pattern)), None)
         return None if pattern is None else self.by_name[pattern]
+
+
+def runtime_wishes(socket: Path) -> Path:
+    """Return the directory, beside the control socket, for wishes of ``vethd new``: gone with a reboot."""
+    return socket.parent / _RUNTIME_DIRECTORY
 
 
 def load_wishes(directory: Path, networks: Sequence[Network], former: Wishes) -> Wishes:

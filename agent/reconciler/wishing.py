@@ -3,21 +3,19 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Final
 
 import structlog
 
-from agent.config.wishes import Wishes, load_wishes
+from agent.config import Config
+from agent.config.wishes import Wishes, load_wishes, runtime_wishes
 from agent.reconciler.world import World
-
-RUNTIME_DIRECTORY: Final = "netns.d"
 
 _log = structlog.get_logger()
 
 
-def wish_directories(configured: Path, socket: Path) -> tuple[Path, Path]:
+def wish_directories(config: Config) -> tuple[Path, Path]:
     """Return where wishes are read from: the operator's directory, then the one of ``vethd new --network``."""
-    return configured, socket.parent / RUNTIME_DIRECTORY
+    return config.wishes, runtime_wishes(config.socket)
 
 
 class Wishing:
@@ -26,7 +24,7 @@ class Wishing:
     def __init__(self, world: World, look_again: Callable[[Iterable[str]], None]) -> None:
         self._world = world
         self._look_again = look_again
-        self._directories = wish_directories(world.config.wishes, world.config.socket)
+        self._directories = wish_directories(world.config)
         self._busy = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
