@@ -29,7 +29,7 @@ from agent.model import Network
 from agent.notify import notify, watchdog_seconds
 from agent.reconciler.bulletin import Bulletin, Notice
 from agent.reconciler.loop import Reconciler
-from agent.reconciler.wishing import Wishing, wish_directories
+from agent.reconciler.wishing import wish_directories
 from agent.reconciler.world import World
 from agent.sources.generations import GenerationSource
 from agent.sources.links import LinkSource
@@ -82,7 +82,6 @@ class _App:
         self._reconciler = Reconciler(self._world, self._crew, self._bulletin)
         if config.dns == "host" and config.mode == "manage":
             self._world.resolvers = Resolvers()
-        self._wishing = Wishing(self._world, self._reconciler.look_again)
         self._server = Server(self._world, self._bulletin, self._metrics, sampler, lambda: self._ready)
         self._lease_file = LeaseFile(config.state_dir)
         self._traffic_file = TrafficFile(config.state_dir)
@@ -154,12 +153,12 @@ class _App:
         """Watch what namespaces wish for and the host's name servers; read both before anything is networked."""
         config = self._world.config
         for directory in wish_directories(config):
-            wishes = WishSource(directory, self._wishing)
+            wishes = WishSource(directory, self._reconciler.wishing)
             group.create_task(wishes.run(), name=f"wishes {directory}")
             await wishes.watching.wait()
-        await self._wishing.reload()
+        await self._reconciler.wishing.reload()
         if self._world.resolvers is not None:
-            group.create_task(ResolvConfSource(SOURCES, self._wishing).run(), name="name servers")
+            group.create_task(ResolvConfSource(SOURCES, self._reconciler.wishing).run(), name="name servers")
 
     async def _follow_processes(self, group: asyncio.TaskGroup) -> None:
         """Watch processes if any of their namespaces can be meant."""
@@ -205,7 +204,7 @@ class _App:
         if [_shape(network) for network in config.networks] != [_shape(network) for network in former.networks]:
             raise ConfigError(f"{former.source}: network: names, subnets, bridges, interfaces take a restart")
         self._world.config = config
-        self._wishing.wishes_changed()
+        self._reconciler.wishing.wishes_changed()
         self._reconciler.host.suspect("the config")
         self._reconciler.resync()
 

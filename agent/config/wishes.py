@@ -1,7 +1,8 @@
 """The files of netns.d, one for each namespace or pattern of names: what it wants for itself."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -48,6 +49,17 @@ class Wishes:
 def runtime_wishes(socket: Path) -> Path:
     """Return the directory, beside the control socket, for wishes of ``vethd new``: gone with a reboot."""
     return socket.parent / _RUNTIME_DIRECTORY
+
+
+def forget_runtime_wish(socket: Path, name: str) -> None:
+    """Remove what ``vethd new`` wrote for a namespace that is gone."""
+    with contextlib.suppress(OSError):
+        _path(runtime_wishes(socket), name).unlink()
+
+
+def stamps(directories: Iterable[Path]) -> tuple[int, ...]:
+    """Return what changes when a file of a directory comes or goes; 0 for one that is not there."""
+    return tuple(_stamp(directory) for directory in directories)
 
 
 def load_wishes(directory: Path, networks: Sequence[Network], former: Wishes) -> Wishes:
@@ -108,6 +120,13 @@ def parse_wish(raw: Mapping[str, object], path: Path, networks: Sequence[Network
             raise table.error("routes", f"{route.gateway} is not allowed: must lie in a subnet of network {names}")
     source = f"{path.parent.name}/{path.name}"
     return Wish(source, network.name if network else None, address, mtu, interface, nat, routes, dns)
+
+
+def _stamp(directory: Path) -> int:
+    try:
+        return directory.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _is_wish(name: str) -> bool:

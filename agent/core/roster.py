@@ -33,7 +33,7 @@ class Incident:
 @dataclass(slots=True)
 class Record:
     """What is known of one name. ``appeared`` is monotonic seconds, ``plumb_seconds`` a duration,
-    ``ready_since`` monotonic too, ``inode`` that of the namespace in nsfs.
+    ``ready_since`` and ``stirred``, when its last event came, are monotonic too, ``inode`` that of the namespace in nsfs.
 
     ``attachment`` is what the last look that went well brought about; ``alias_of`` is the
     path that owns it, None when this one does.
@@ -51,6 +51,7 @@ class Record:
     reason: str = ""
     plumb_seconds: float | None = None
     ready_since: float | None = None
+    stirred: float | None = None
     failures: int = 0
     repairs: deque[float] = field(default_factory=lambda: deque(maxlen=8))
     history: deque[Incident] = field(default_factory=lambda: deque(maxlen=_HISTORY))
@@ -80,7 +81,7 @@ class Roster:
         self._names: dict[Cookie, tuple[str, ...]] = {}
         self._named: Counter[int] = Counter()
         self._paths: dict[str, list[str]] = {}
-        self._last_path: dict[Cookie, str] = {}
+        self._last: dict[Cookie, Record] = {}
         self._former: OrderedDict[str, Record] = OrderedDict()
 
     def __iter__(self) -> Iterator[Record]:
@@ -121,12 +122,18 @@ class Roster:
 
     def last_record(self, cookie: Cookie) -> Record | None:
         """Return the record of the name that a namespace lost last, while that is remembered."""
-        path = self._last_path.get(cookie)
-        return None if path is None else self._records.get(path) or self._former.get(path)
+        return self._last.get(cookie)
+
+    def told_of(self, record: Record | None) -> list[Record]:
+        """Return the records that tell a name's history: this one, and the one of the name's next namespace."""
+        if record is None:
+            return []
+        present = self._records.get(record.path)
+        return [record] if present is None or present is record else [record, present]
 
     def forget(self, cookie: Cookie) -> None:
         """Forget a namespace whose attachment is gone."""
-        self._last_path.pop(cookie, None)
+        self._last.pop(cookie, None)
 
     def find_former(self, name: str) -> Record | None:
         """Return the record of a name that is gone."""
@@ -154,7 +161,7 @@ class Roster:
             return None
         orphan = self._unname(record)
         if record.cookie is not None:
-            self._records[path] = fresh = Record(record.origin, now)
+            self._records[path] = fresh = Record(record.origin, record.stirred or now)
             fresh.history.extend(record.history)
             record = fresh
         record.cookie, record.inode = cookie, inode
@@ -199,7 +206,7 @@ class Roster:
             self._names[record.cookie] = names
             return None
         del self._names[record.cookie]
-        self._last_path[record.cookie] = record.path
+        self._last[record.cookie] = record
         return record.cookie
 
     def _unlist(self, record: Record) -> None:

@@ -10,6 +10,7 @@ from agent.core.roster import Record
 from agent.core.steps import Step
 from agent.core.wanted import attachment, wished_index
 from agent.model import Attachment, Cookie, Network, Observed, Origin, Wish
+from agent.reconciler.wishing import have_changed
 from agent.reconciler.world import World
 
 
@@ -33,6 +34,7 @@ class Look:
         self.remark = ""
         self.is_being_removed = False
         self.must_start_over = False
+        self.needs_wishes = False
         self.has_company = False
 
     def decide(self, seen: Observed) -> Sequence[Step]:
@@ -43,6 +45,9 @@ class Look:
             self.is_being_removed = True
             return ()
         if not self._is_owner(seen.cookie):
+            return ()
+        if world.lease_of(seen.cookie) is None and have_changed(world):
+            self.needs_wishes = True
             return ()
         wish = world.wish_of(self._origin)
         self.verdict = choose(self._origin, seen, world.host_cookie, world.config, wish, held=self._is_held(seen))
@@ -76,7 +81,7 @@ class Look:
             return
         wish = self._world.wish_of(self._origin)
         has_ipv6 = desired.lease.address6 is not None
-        self.remark = resolvers.write(self._origin.name, wish.dns if wish else None, has_ipv6)
+        self.remark = resolvers.write(self._origin.name, wish.dns if wish else None, has_ipv6, desired.cookie)
 
     def _is_owner(self, cookie: Cookie) -> bool:
         """Tell whether this name owns the namespace's attachment, or takes it over: a file does from a process."""

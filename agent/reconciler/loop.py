@@ -21,6 +21,7 @@ from agent.model import Cookie, Link, Origin
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.host import HostSide
 from agent.reconciler.names import Names, Outcome, is_young
+from agent.reconciler.wishing import Wishing
 from agent.reconciler.world import World
 
 Key = str | Cookie
@@ -44,6 +45,8 @@ class Reconciler:
         self._bulletin = bulletin
         self._crew = crew
         self._names = Names(world, crew, bulletin)
+        self.wishing = Wishing(world, self.look_again)
+        self._names.reload_wishes = self.wishing.reload
         self.host = HostSide(world, crew, bulletin)
         self._dirty: DirtySet[Key] = DirtySet()
         self._reasons: dict[Key, str] = {}
@@ -65,6 +68,7 @@ class Reconciler:
                 return
         else:
             record = self._world.roster.enter(path, time.monotonic())
+            record.stirred = time.monotonic()
             if record.cookie is None:
                 # A placeholder was known by name; as a namespace it appears now.
                 record.appeared = time.monotonic()

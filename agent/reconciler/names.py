@@ -5,9 +5,11 @@ import errno
 import os
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from agent.config.wishes import forget_runtime_wish
 from agent.core import steps
 from agent.core.identity import host_end_name, is_ours, is_routed, printable
 from agent.core.plan import remarks
@@ -48,6 +50,7 @@ class Names:
         self._crew = crew
         self._bulletin = bulletin
         self._starved: set[str] = set()
+        self.reload_wishes: Callable[[], Awaitable[None]] = _nothing
 
     async def settle(self, path: str) -> Outcome:
         """Look at what a name leads to and bring it to where it should be."""
@@ -64,6 +67,9 @@ class Names:
                 return self._failed(self._world.roster.enter(path, time.monotonic()), str(error))
             return await self._failed_to_attach(path, look, look.seen, error)
         assert look.seen is not None
+        if look.needs_wishes:
+            await self.reload_wishes()
+            return Outcome("waiting", look=(path,))
         return await self._note_look(path, look, look.seen, host_end)
 
     async def take_down(self, cookie: Cookie) -> Outcome:
@@ -215,15 +221,17 @@ class Names:
         world = self._world
         started = time.monotonic()
         lease = world.lease_of(cookie)
-        name = world.name_of(cookie)
+        name = record.name if record is not None else world.name_of(cookie)
         last = await self._detach(cookie)
         if world.resolvers is not None:
-            await asyncio.to_thread(world.resolvers.remove, name)
+            await asyncio.to_thread(world.resolvers.remove, name, cookie)
+        if world.roster.find(name) is None:
+            forget_runtime_wish(world.config.socket, name)
         world.strays.discard(cookie)
         carried = world.ledger.close(cookie)
         opened, accepted = world.connections.close(cookie, last.opened, last.accepted)
-        if record is not None:
-            self._note(record, "removed", str(lease.address) if lease else "")
+        for told in world.roster.told_of(record):
+            self._note(told, "removed", str(lease.address) if lease else "")
         self._bulletin.publish(
             "removed",
             name=name,
@@ -294,6 +302,10 @@ class Names:
 
     def _note(self, record: Record, event: str, detail: str) -> None:
         record.history.append(Incident(time.time(), event, detail))
+
+
+async def _nothing() -> None:
+    """Read no wishes, where nobody watches them."""
 
 
 def _has_file(path: str) -> bool:

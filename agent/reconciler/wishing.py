@@ -7,10 +7,15 @@ from pathlib import Path
 import structlog
 
 from agent.config import Config
-from agent.config.wishes import Wishes, load_wishes, runtime_wishes
+from agent.config.wishes import Wishes, load_wishes, runtime_wishes, stamps
 from agent.reconciler.world import World
 
 _log = structlog.get_logger()
+
+
+def have_changed(world: World) -> bool:
+    """Tell whether files have come or gone since wishes were read: an event may be on its way still."""
+    return stamps(wish_directories(world.config)) != world.wish_stamps
 
 
 def wish_directories(config: Config) -> tuple[Path, Path]:
@@ -52,6 +57,7 @@ class Wishing:
             world = self._world
             former = world.wishes or tuple(Wishes() for _ in self._directories)
             networks = world.config.networks
+            as_of = stamps(self._directories)
             found = await asyncio.to_thread(
                 lambda: tuple(
                     load_wishes(directory, networks, before)
@@ -62,6 +68,7 @@ class Wishing:
             for line in _news(former, found):
                 _log.warning("wish not taken", reason=line)
             world.take_wishes(found)
+            world.wish_stamps = as_of
             self._look_again(
                 record.path for record in list(world.roster) if world.wish_of(record.origin) != before.get(record.path)
             )

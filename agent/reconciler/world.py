@@ -35,6 +35,7 @@ class World:
     ``routed`` which host end (ifindex) that the host routes to is whose,
     ``leaving`` are namespaces that are being taken down, ``plain`` those whose packets are not
     masqueraded, ``wishes`` what namespaces want for themselves, in the order in which they are asked,
+    and ``wish_stamps`` as of when,
     ``resolvers`` writes their name servers down, None where that is off.
     ``strays`` are namespaces that had an attachment at start, ``dropped`` and ``heard`` count
     lost and taken events by source, ``queued`` is how many keys are dirty, ``resynced`` when
@@ -58,6 +59,7 @@ class World:
     leaving: set[Cookie] = field(default_factory=set)
     plain: set[Cookie] = field(default_factory=set)
     wishes: tuple[Wishes, ...] = ()
+    wish_stamps: tuple[int, ...] = ()
     resolvers: Resolvers | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     dropped: dict[str, int] = field(default_factory=dict)

@@ -10,12 +10,14 @@ import os
 import stat
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from agent.core import resolvconf
 from agent.core.identity import printable
 from agent.core.resolvconf import ResolvConf, Server
+from agent.model import Cookie
 
 ETC_NETNS: Final = Path("/etc/netns")
 SOURCES: Final = (
@@ -31,6 +33,7 @@ _FILE: Final = "resolv.conf"
 # Beside the names, not among a name's files: `ip netns exec` would put it over one in /etc.
 _DRAFT: Final = ".resolv.conf.vethd"
 _LARGEST: Final = 1 << 16
+_OPEN_TO_ALL: Final = 0o755
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # A link, a file or a socket where we would have a directory or a file: what a person put there.
@@ -47,18 +50,21 @@ class Resolvers:
         self._directory = directory
         self._sources = sources
         self._lock = threading.Lock()
-        self._wanted: dict[str, tuple[Sequence[Server] | None, bool]] = {}
+        self._wanted: dict[str, _Wanted] = {}
         self._host: ResolvConf | None = None
         self._has_read = False
 
-    def write(self, name: str, dns: Sequence[Server] | None = None, ipv6: bool = True) -> str:
+    def write(
+        self, name: str, dns: Sequence[Server] | None = None, ipv6: bool = True, cookie: Cookie | None = None
+    ) -> str:
         """Give a namespace its file, and keep it current from now on; return a remark.
 
         ``dns`` takes the place of the host's servers. ``ipv6``: whether the namespace has IPv6;
-        servers it cannot reach are left out, unless there are no others.
+        servers it cannot reach are left out, unless there are no others. ``cookie`` is that of the
+        namespace, for `remove`.
         """
         with self._lock:
-            self._wanted[name] = (dns, ipv6)
+            self._wanted[name] = _Wanted(dns, ipv6, cookie)
             if not self._has_read:
                 self._host, self._has_read = self._read(), True
             return self._put(name)
@@ -72,9 +78,15 @@ class Resolvers:
             self._has_read = True
             return list(dict.fromkeys(remark for remark in map(self._put, self._wanted) if remark))
 
-    def remove(self, name: str) -> str:
-        """Take away a namespace's file if it is ours, and its directory if that is; return a remark."""
+    def remove(self, name: str, cookie: Cookie | None = None) -> str:
+        """Take away a namespace's file if it is ours, and its directory if that is; return a remark.
+
+        One that was written for another namespace of this name since, by its cookie, stays.
+        """
         with self._lock:
+            wanted = self._wanted.get(name)
+            if wanted is not None and wanted.is_for_another(cookie):
+                return ""
             self._wanted.pop(name, None)
             try:
                 self._take(name)
@@ -122,7 +134,8 @@ class Resolvers:
             return []
 
     def _put(self, name: str) -> str:
-        content = resolvconf.for_namespace(self._host, *self._wanted[name])
+        wanted = self._wanted[name]
+        content = resolvconf.for_namespace(self._host, wanted.dns, wanted.ipv6)
         if content is None:
             return (
                 "no name server is known but on this host's own loopback, where no namespace reaches it: "
@@ -136,7 +149,10 @@ class Resolvers:
 
     def _write(self, name: str, content: ResolvConf) -> None:
         _refuse_no_name(name)
-        self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not self._directory.is_dir():
+            self._directory.mkdir()
+            # Whatever the umask: commands inside may be anybody's.
+            self._directory.chmod(_OPEN_TO_ALL)
         with _opened(self._directory, _DIRECTORY) as above:
             made = _make_directory(name, above)
             try:
@@ -177,6 +193,18 @@ class Resolvers:
         return f"{self._directory}/{printable(name)}/{_FILE}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a name's file is to be, and for which namespace."""
+
+    dns: Sequence[Server] | None
+    ipv6: bool
+    cookie: Cookie | None
+
+    def is_for_another(self, cookie: Cookie | None) -> bool:
+        return cookie is not None and self.cookie is not None and self.cookie != cookie
+
+
 def _refuse_no_name(name: str) -> None:
     # A namespace's name is a file's, so this does not happen unless someone else is mistaken.
     if name in ("", ".", "..") or "/" in name or "\0" in name:
@@ -194,12 +222,11 @@ def _opened(path: str | Path, flags: int, directory: int | None = None) -> Itera
 
 def _make_directory(name: str, above: int) -> bool:
     try:
-        os.mkdir(name, 0o755, dir_fd=above)
+        os.mkdir(name, dir_fd=above)
     except FileExistsError:
         return False
     with _opened(name, _DIRECTORY | os.O_NOFOLLOW, above) as made:
-        # Whatever the umask: commands inside may be anybody's.
-        os.fchmod(made, 0o755)
+        os.fchmod(made, _OPEN_TO_ALL)
     return True
 
 
