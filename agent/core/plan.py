@@ -150,6 +150,7 @@ def _inside(desired: Attachment, link: Link | None, inside: Inside | None) -> It
     raised = link is None or not link.up
     if raised:
         yield steps.RaiseDevice(device)
+        yield steps.AwaitDevice(device)
     for address, prefix in _addresses(desired, link, inside):
         found = None if link is None else Address(link.index, address, prefix)
         if _is_missing(found, link, inside):
@@ -168,8 +169,6 @@ def _inside(desired: Attachment, link: Link | None, inside: Inside | None) -> It
             or Neighbour(link.index, gateway, gateway_mac) not in inside.neighbours
         ):
             yield steps.AddGatewayNeighbour(device, gateway, gateway_mac)
-    if raised:
-        yield steps.AwaitDevice(device)
 
 
 def _port(desired: Attachment, name: str, host: Link | None, seen: Observed) -> Iterator[Step]:
@@ -181,8 +180,11 @@ def _port(desired: Attachment, name: str, host: Link | None, seen: Observed) -> 
     for address, _ in desired.addresses:
         if address not in seen.host_neighbours:
             yield steps.AddHostNeighbour(desired.bridge.index, address, netns_mac(desired.lease.address))
-    if join or (host is not None and host.isolated != desired.network.isolate):
-        yield steps.JoinBridge(name, desired.bridge.index, desired.network.isolate)
+    if join:
+        yield steps.JoinBridge(name, desired.bridge.index)
+    isolated = host is not None and host.master == desired.bridge.index and host.isolated
+    if isolated != desired.network.isolate:
+        yield steps.SetIsolated(name, desired.network.isolate)
     if join:
         yield steps.AwaitBridge(desired.bridge.name)
 

@@ -36,7 +36,8 @@ class Record:
     ``ready_since`` and ``stirred``, when its last event came, are monotonic too, ``inode`` that of the namespace in nsfs.
 
     ``attachment`` is what the last look that went well brought about; ``alias_of`` is the
-    path that owns it, None when this one does.
+    path that owns it, None when this one does. ``departed`` says that the process is not there
+    any more: its path may lead to a stranger's namespace by now.
     """
 
     origin: Origin
@@ -52,6 +53,7 @@ class Record:
     plumb_seconds: float | None = None
     ready_since: float | None = None
     stirred: float | None = None
+    departed: bool = False
     failures: int = 0
     repairs: deque[float] = field(default_factory=lambda: deque(maxlen=8))
     history: deque[Incident] = field(default_factory=lambda: deque(maxlen=_HISTORY))
@@ -107,10 +109,12 @@ class Roster:
             former = self._former.pop(path, None)
             if former is not None:
                 record.history.extend(former.history)
-        elif origin is not None and origin != record.origin:
-            self._unlist(record)
-            record.origin = origin
-            self._paths.setdefault(record.name, []).append(path)
+        elif origin is not None:
+            record.departed = False
+            if origin != record.origin:
+                self._unlist(record)
+                record.origin = origin
+                self._paths.setdefault(record.name, []).append(path)
         return record
 
     def find(self, name: str) -> Record | None:

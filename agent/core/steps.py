@@ -57,7 +57,7 @@ class MarkHostEnd(Step):
 
 @dataclass(frozen=True, slots=True)
 class QuietHostEnd(Step):
-    """Turn IPv6 off on the host end: a bridge port needs none, and its multicast floods all ports."""
+    """Keep the host end from having an IPv6 link-local address: a bridge port needs none."""
 
     side = "host"
     drift = "link"
@@ -264,6 +264,15 @@ class JoinBridge(Step):
     drift = "port"
     host_end: str
     bridge: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetIsolated(Step):
+    """Set whether a bridge port reaches other isolated ones; a port that just joined does."""
+
+    side = "host"
+    drift = "port"
+    host_end: str
     isolated: bool
 
 

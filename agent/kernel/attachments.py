@@ -18,14 +18,14 @@ from agent.kernel import decode, messages, routing, sysctl
 from agent.kernel.awaiting import await_carrier, await_local_address
 from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle, Namespaces
-from agent.kernel.netlink import NETLINK_NETFILTER, Answer, Netlink, Request
+from agent.kernel.netlink import NETLINK_NETFILTER, Answer, Netlink
 from agent.kernel.rtnetlink import AF_INET, AF_INET6
+from agent.kernel.wire import Request
 from agent.model import Inside, Lease, Link, Observed, Origin
 
+# What follows these depends on their having succeeded, or they are no requests.
 _ALONE: Final = (
-    steps.CreatePair,
     steps.DeletePair,
-    steps.QuietHostEnd,
     steps.RaiseRoutedHostEnd,
     steps.Admit,
     steps.Exempt,
@@ -198,8 +198,6 @@ class _Run:
 
     def _send(self, batch: Sequence[Step]) -> None:
         match batch[0]:
-            case steps.QuietHostEnd(host_end):
-                sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "1")
             case steps.RaiseRoutedHostEnd(host_end):
                 sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "0")
                 self._exchange([messages.no_link_local(host_end), messages.raise_link_without_arp(host_end)], _FINE)
@@ -208,7 +206,7 @@ class _Run:
             case steps.Exempt(lease, exempt):
                 self._members.exempt(lease, exempt)
             case steps.AwaitDevice(device):
-                self._await(self._handle.netlink, device, self._handle.open_socket)
+                self._indexes[device] = self._await(self._handle.netlink, device, self._handle.open_socket).index
             case steps.AwaitHostEnd(host_end):
                 self._host_end = self._await(self._netlink, host_end, Netlink)
             case steps.AwaitBridge(bridge):
@@ -251,8 +249,12 @@ class _Run:
                 return [messages.set_mac(device, mac)]
             case steps.SetHostEndMtu(device, mtu) | steps.SetDeviceMtu(device, mtu):
                 return [messages.set_mtu(device, mtu)]
-            case steps.JoinBridge(host_end, bridge, isolated):
-                return [messages.join_bridge(host_end, bridge), messages.set_isolated(host_end, isolated)]
+            case steps.QuietHostEnd(host_end):
+                return [messages.no_link_local(host_end)]
+            case steps.JoinBridge(host_end, bridge):
+                return [messages.join_bridge(host_end, bridge)]
+            case steps.SetIsolated(host_end, isolated):
+                return [messages.set_isolated(host_end, isolated)]
             case steps.AddHostNeighbour(bridge, address, mac):
                 return [routing.add_neighbour(bridge, address, mac)]
             case steps.LeaveBridge(host_end):

@@ -9,7 +9,8 @@ from collections.abc import Collection
 from typing import Final
 
 from agent.errors import KernelError
-from agent.kernel.netlink import NETLINK_NETFILTER, Netlink, Request, attribute, attributes
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
+from agent.kernel.wire import Request, attribute, attributes
 
 _GET: Final = 0x0101
 _DELETE: Final = 0x0102

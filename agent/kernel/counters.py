@@ -12,7 +12,8 @@ from typing import Final
 
 from agent.errors import KernelError
 from agent.kernel import decode, messages
-from agent.kernel.netlink import Netlink, Request
+from agent.kernel.netlink import Netlink
+from agent.kernel.wire import Request
 from agent.model import Cookie, Traffic
 
 _RTM_NEWSTATS: Final = 92

@@ -3,7 +3,6 @@
 A message that is shorter than the kernel makes it raises struct.error, and nothing else does.
 """
 
-from agent.kernel.netlink import attributes
 from agent.kernel.rtnetlink import (
     AF_INET6,
     BR_STATE_FORWARDING,
@@ -48,6 +47,7 @@ from agent.kernel.rtnetlink import (
     U8,
     U32,
 )
+from agent.kernel.wire import attributes
 from agent.model import ROUTE_PROTOCOL, Address, Link, Neighbour, Route, Traffic
 
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from agent.errors import KernelError
-from agent.kernel.netlink import NLM_F_CREATE, Netlink, Request, attribute, nested, text
+from agent.kernel.netlink import Netlink
+from agent.kernel.wire import NLM_F_CREATE, Request, attribute, nested, text
 from agent.model import TABLE
 
 Family = Literal["inet", "bridge"]

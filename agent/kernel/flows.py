@@ -15,7 +15,8 @@ from typing import Final
 
 from agent.core.connections import Flows
 from agent.kernel import sysctl
-from agent.kernel.netlink import NETLINK_NETFILTER, Netlink, Request, attributes
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
+from agent.kernel.wire import Request, attributes
 from agent.model import Cookie
 
 _GET: Final = 0x0101

@@ -1,6 +1,5 @@
 """Requests about devices in wire form."""
 
-from agent.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Request, attribute, nested, number, text
 from agent.kernel.rtnetlink import (
     AF_INET6,
     AF_UNSPEC,
@@ -29,6 +28,7 @@ from agent.kernel.rtnetlink import (
     RTM_NEWLINK,
     VETH_INFO_PEER,
 )
+from agent.kernel.wire import NLM_F_CREATE, NLM_F_EXCL, Request, attribute, nested, number, text
 from agent.model import LINK_GROUP
 
 

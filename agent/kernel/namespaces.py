@@ -8,6 +8,7 @@ Source: setns(2), ioctl_ns(2), socket(7).
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -17,7 +18,8 @@ import sys
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
-from agent.errors import HostError, NamespaceGone
+from agent.core.identity import printable
+from agent.errors import HostError, KernelError, NamespaceGone, VethdError
 from agent.kernel.netlink import Netlink
 from agent.model import Cookie
 
@@ -25,6 +27,13 @@ _CLONE_NEWNET: Final = 0x40000000
 _NS_GET_USERNS: Final = 0xB701
 _NS_GET_NSTYPE: Final = 0xB703
 _SO_NETNS_COOKIE: Final = 71
+# What a path says that leads nowhere, or to what is no namespace; all else is the host's trouble.
+_LEADS_NOWHERE: Final = frozenset(
+    {
+        errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESRCH, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV,
+        errno.ENAMETOOLONG, errno.ENOTTY,
+    }
+)  # fmt: skip
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,8 +57,11 @@ class Handle:
         self.cookie = cookie_of(self.netlink)
 
     def open_socket(self) -> Netlink:
-        """Open one more netlink socket inside."""
-        enter(self.descriptor)
+        """Open one more netlink socket inside. Raises KernelError."""
+        try:
+            enter(self.descriptor)
+        except OSError as error:
+            raise KernelError("enter the namespace", error.errno or 0) from error
         try:
             return Netlink()
         finally:
@@ -89,8 +101,9 @@ class Namespaces:
     def open(self, path: str, of_process: bool = False) -> Handle:
         """Open the network namespace mounted on ``path``, or that of a process: ``/proc/PID/ns/net``.
 
-        Raises NotANamespace when the path is missing or anything else. A symlink, FIFO or
-        device is never opened; what a process's file leads to is a namespace in any case.
+        Raises NotANamespace when the path is missing or anything else, and KernelError when it
+        cannot be entered now: too many open files, say. A symlink, FIFO or device is never opened;
+        what a process's file leads to is a namespace in any case.
         """
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if of_process else os.O_NOFOLLOW)
         try:
@@ -99,13 +112,13 @@ class Namespaces:
                 raise NotANamespace(path)
             descriptor = os.open(path, flags)
         except OSError as error:
-            raise NotANamespace(path) from error
+            raise _trouble(path, error) from error
         try:
             if _is_network_namespace(descriptor):
                 return Handle(descriptor, self._host, self._userns)
         except OSError as error:
             os.close(descriptor)
-            raise NotANamespace(path) from error
+            raise _trouble(path, error) from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -129,6 +142,12 @@ def cookie_of(netlink: Netlink) -> Cookie:
             "this kernel cannot tell namespaces apart (SO_NETNS_COOKIE): use Linux 5.14 or newer"
         ) from error
     return Cookie(struct.unpack("=Q", raw)[0])
+
+
+def _trouble(path: str, error: OSError) -> VethdError:
+    if error.errno in _LEADS_NOWHERE:
+        return NotANamespace(path)
+    return KernelError(f"enter {printable(path)}", error.errno or 0)
 
 
 def _is_network_namespace(descriptor: int) -> bool:

@@ -1,4 +1,4 @@
-"""A blocking netlink socket and the message codec of the hot path.
+"""A blocking netlink socket, for the hot path.
 
 The kernel works on a request inside ``sendmsg`` and has queued the answer when that
 returns, so a blocking exchange costs two system calls and no wait. pyroute2 serves
@@ -17,6 +17,22 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from agent.errors import KernelError
+from agent.kernel import faults
+from agent.kernel.wire import (
+    HEADER,
+    NLM_F_ACK,
+    NLM_F_ACK_TLVS,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    NLMSGERR_ATTR_MSG,
+    Message,
+    Request,
+    attributes,
+    messages,
+)
 
 NETLINK_ROUTE: Final = 0
 NETLINK_NETFILTER: Final = 12
@@ -27,52 +43,18 @@ NETLINK_CAP_ACK: Final = 10
 NETLINK_EXT_ACK: Final = 11
 NETLINK_GET_STRICT_CHK: Final = 12
 
-NLM_F_REQUEST: Final = 0x1
-NLM_F_ACK: Final = 0x4
-NLM_F_DUMP_INTR: Final = 0x10
-NLM_F_REPLACE: Final = 0x100
-NLM_F_EXCL: Final = 0x200
-NLM_F_DUMP: Final = 0x300
-NLM_F_CREATE: Final = 0x400
-NLM_F_APPEND: Final = 0x800
-NLM_F_ACK_TLVS: Final = 0x200
-NLMSG_ERROR: Final = 2
-NLMSG_DONE: Final = 3
-NLMSGERR_ATTR_MSG: Final = 1
-NLA_F_NESTED: Final = 0x8000
-NLA_TYPE_MASK: Final = 0x3FFF
-
-HEADER: Final = struct.Struct("=IHHII")
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _NFNL_MSG_BATCH_BEGIN: Final = 0x10
 _NFNL_MSG_BATCH_END: Final = 0x11
 _NFTABLES_BATCH: Final = struct.pack("=BB", 0, 0) + struct.pack(">H", 10)
 _ERRNO: Final = struct.Struct("=i")
 _RECEIVE_SIZE: Final = 1 << 16
 _DONE_BYTES: Final = 20
-_ANSWER_SECONDS: Final = 5
+# The answer is there when the request was sent: what is not there now was lost.
+_ANSWER_SECONDS: Final = 1
 _DUMP_TRIES: Final = 30
 # The answers of so many requests fit the receive buffer (net.core.rmem_default).
 _BATCH: Final = 64
-
-
-class Request(NamedTuple):
-    """One request: ``kind`` (nlmsg_type), ``flags``, ``body`` (family header and attributes)."""
-
-    kind: int
-    flags: int
-    body: bytes
-    what: str
-
-
-class Message(NamedTuple):
-    """One received message: header fields and the payload behind the header."""
-
-    kind: int
-    flags: int
-    sequence: int
-    port: int
-    payload: memoryview
+_SOCKET: Final = faults.socket_kind()
 
 
 class Answer(NamedTuple):
@@ -83,67 +65,20 @@ class Answer(NamedTuple):
     replies: tuple[memoryview, ...]
 
 
-def attribute(kind: int, payload: bytes) -> bytes:
-    """Encode one attribute, padded to four bytes."""
-    length = 4 + len(payload)
-    return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length % 4)
-
-
-def text(kind: int, value: str | bytes) -> bytes:
-    """Encode a zero-terminated string attribute."""
-    # Devices inside a namespace may be named by bytes that are no UTF-8.
-    raw = value.encode(errors="surrogateescape") if isinstance(value, str) else value
-    return attribute(kind, raw + b"\0")
-
-
-def number(kind: int, value: int) -> bytes:
-    """Encode an unsigned 32-bit attribute in host order."""
-    return struct.pack("=HHI", 8, kind, value)
-
-
-def nested(kind: int, *attributes: bytes) -> bytes:
-    """Encode an attribute that holds other attributes."""
-    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
-
-
-def attributes(payload: memoryview, offset: int = 0) -> dict[int, memoryview]:
-    """Decode attributes from ``offset`` on; of a repeated type the last one stays.
-
-    Whatever the bytes, this does not raise: decoding ends at the first attribute that is cut short.
-    """
-    found: dict[int, memoryview] = {}
-    end = len(payload)
-    while offset + 4 <= end:
-        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
-        if length < 4 or offset + length > end:
-            break
-        found[kind & NLA_TYPE_MASK] = payload[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
-def messages(datagram: bytes | memoryview) -> Iterator[Message]:
-    """Split a datagram into its messages, up to the first that is cut short. Does not raise."""
-    view = memoryview(datagram)
-    offset = 0
-    end = len(view)
-    while offset + 16 <= end:
-        length, kind, flags, sequence, port = HEADER.unpack_from(view, offset)
-        if length < 16 or offset + length > end:
-            return
-        yield Message(kind, flags, sequence, port, view[offset + 16 : offset + length])
-        offset += (length + 3) & ~3
+_SUCCESS: Final = (0, "")
 
 
 class Netlink:
-    """A netlink socket in the namespace of the thread that opens it.
+    """A netlink socket in the namespace of the thread that opens it; blocking, for one thread at a time.
 
-    Blocking; to be used by one thread at a time. An answer that does not come within
-    5 s raises KernelError with ETIMEDOUT.
+    Opening one and asking raise KernelError, with ETIMEDOUT for an answer that does not come within 1 s.
     """
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        try:
+            self._socket = _SOCKET(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        except OSError as error:
+            raise KernelError("open a netlink socket", error.errno or 0) from error
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("=qq", _ANSWER_SECONDS, 0))
@@ -177,7 +112,10 @@ class Netlink:
 
     def wait(self, seconds: float) -> bool:
         """Wait for a subscribed message and drop it with all that came; False when none came in time."""
-        if not select.select([self._socket], [], [], max(0.0, seconds))[0]:
+        # Not select(2), which knows the descriptors below 1024 alone.
+        arrived = select.poll()
+        arrived.register(self._socket, select.POLLIN)
+        if not arrived.poll(max(0.0, seconds) * 1000):
             return False
         while True:
             try:
@@ -192,7 +130,8 @@ class Netlink:
     def exchange(self, requests: Sequence[Request]) -> list[Answer]:
         """Send requests in as few datagrams as can be and return their answers in the same order.
 
-        The kernel goes on after a request that fails; the caller reads ``code``.
+        The kernel goes on after a request that fails; the caller reads ``code``. Only the last request
+        of a datagram is to be acknowledged: of those before it, failures are told unasked.
         """
         return [
             answer
@@ -203,24 +142,23 @@ class Netlink:
     def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
         first = self._sequence + 1
         self._sequence += len(requests)
-        self._socket.send(
-            b"".join(_frame(request, sequence, NLM_F_ACK) for sequence, request in enumerate(requests, start=first))
+        last = len(requests) - 1
+        frames = (
+            _frame(request, first + place, NLM_F_ACK if place == last else 0) for place, request in enumerate(requests)
         )
+        self._send(requests[0].what, b"".join(frames))
         replies: list[list[memoryview]] = [[] for _ in requests]
-        answers: list[Answer | None] = [None] * len(requests)
-        missing = len(requests)
-        while missing:
+        verdicts: dict[int, tuple[int, str]] = {}
+        while last not in verdicts:
             for message in self._receive(requests[0].what):
                 place = message.sequence - first
-                if not 0 <= place < len(requests):
+                if not 0 <= place <= last:
                     continue
                 if message.kind == NLMSG_ERROR:
-                    code, detail = _verdict(message)
-                    answers[place] = Answer(code, detail, tuple(replies[place]))
-                    missing -= 1
+                    verdicts[place] = _verdict(message)
                 else:
                     replies[place].append(message.payload)
-        return [answer for answer in answers if answer is not None]
+        return [Answer(*verdicts.get(place, _SUCCESS), tuple(replies[place])) for place in range(len(requests))]
 
     def ask(self, request: Request) -> Answer:
         """Send one request and return its answer."""
@@ -246,15 +184,10 @@ class Netlink:
         """
         first = self._sequence + 1
         self._sequence += len(requests) + 2
-        begin = Request(_NFNL_MSG_BATCH_BEGIN, 0, _NFTABLES_BATCH, "")
-        end = Request(_NFNL_MSG_BATCH_END, 0, _NFTABLES_BATCH, "")
-        self._socket.send(
-            _frame(begin, first, 0)
-            + b"".join(
-                _frame(request, sequence, NLM_F_ACK) for sequence, request in enumerate(requests, start=first + 1)
-            )
-            + _frame(end, self._sequence, 0)
-        )
+        begin = _frame(Request(_NFNL_MSG_BATCH_BEGIN, 0, _NFTABLES_BATCH, ""), first, 0)
+        end = _frame(Request(_NFNL_MSG_BATCH_END, 0, _NFTABLES_BATCH, ""), self._sequence, 0)
+        frames = (_frame(request, sequence, NLM_F_ACK) for sequence, request in enumerate(requests, start=first + 1))
+        self._send(requests[0].what, b"".join((begin, *frames, end)))
         missing = len(requests)
         while missing:
             for message in self._receive(requests[0].what):
@@ -269,7 +202,7 @@ class Netlink:
 
     def _dump_once(self, request: Request) -> tuple[list[memoryview], bool]:
         self._sequence += 1
-        self._socket.send(_frame(request, self._sequence, NLM_F_DUMP))
+        self._send(request.what, _frame(request, self._sequence, NLM_F_DUMP))
         payloads: list[memoryview] = []
         consistent = True
         while True:
@@ -293,7 +226,7 @@ class Netlink:
         For tables so large that the caller decodes them himself. Raises KernelError.
         """
         self._sequence += 1
-        self._socket.send(_frame(request, self._sequence, NLM_F_DUMP))
+        self._send(request.what, _frame(request, self._sequence, NLM_F_DUMP))
         while True:
             data = self._receive_datagram(request.what)
             _, kind, _, _, _ = HEADER.unpack_from(data)
@@ -306,14 +239,21 @@ class Netlink:
             if _ends_dump(data, self._sequence):
                 return
 
+    def _send(self, what: str, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise KernelError(what, error.errno or 0) from error
+
     def _receive(self, what: str) -> Iterator[Message]:
         return messages(self._receive_datagram(what))
 
     def _receive_datagram(self, what: str) -> bytes:
         try:
             return self._socket.recv(_RECEIVE_SIZE)
-        except BlockingIOError as error:
-            raise KernelError(what, errno.ETIMEDOUT, "no answer") from error
+        except OSError as error:
+            code = errno.ETIMEDOUT if error.errno == errno.EAGAIN else error.errno or 0
+            raise KernelError(what, code, "no answer") from error
 
 
 def _frame(request: Request, sequence: int, flags: int) -> bytes:

@@ -18,7 +18,8 @@ from agent.kernel.elements import (
     delete_element,
     list_elements,
 )
-from agent.kernel.netlink import NLA_TYPE_MASK, Netlink, attributes
+from agent.kernel.netlink import Netlink
+from agent.kernel.wire import NLA_TYPE_MASK, attributes
 
 _ELEMENT_EXPRESSION, _EXPRESSION_DATA = 7, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2

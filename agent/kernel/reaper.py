@@ -14,8 +14,9 @@ from agent.kernel import conntrack, routing
 from agent.kernel.attachments import read_link
 from agent.kernel.doom import delete_together
 from agent.kernel.members import Members
-from agent.kernel.netlink import NETLINK_NETFILTER, Netlink, Request
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.openings import forget_openings, read_openings
+from agent.kernel.wire import Request
 from agent.model import Lease, Traffic
 
 

@@ -1,6 +1,5 @@
 """Requests about addresses, routes and neighbours in wire form."""
 
-from agent.kernel.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, attribute, number
 from agent.kernel.rtnetlink import (
     AF_INET,
     AF_INET6,
@@ -37,6 +36,7 @@ from agent.kernel.rtnetlink import (
     RTN_UNICAST,
     RTNH_F_ONLINK,
 )
+from agent.kernel.wire import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, attribute, number
 from agent.model import ROUTE_PROTOCOL
 
 

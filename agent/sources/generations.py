@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from agent.kernel import eventfilter
-from agent.kernel.netlink import NETLINK_NETFILTER, Message, attributes
+from agent.kernel.netlink import NETLINK_NETFILTER
 from agent.kernel.ownsockets import is_own_port
+from agent.kernel.wire import Message, attributes
 from agent.model import TABLE
 from agent.sources.listener import Listener
 from agent.sources.sink import Sink

@@ -14,7 +14,8 @@ from typing import Final
 from agent.core.identity import cookie_of
 from agent.kernel import decode, eventfilter
 from agent.kernel import rtnetlink as rt
-from agent.kernel.netlink import NETLINK_ROUTE, Message, attributes
+from agent.kernel.netlink import NETLINK_ROUTE
+from agent.kernel.wire import Message, attributes
 from agent.sources.listener import Listener
 from agent.sources.sink import Sink
 

@@ -7,7 +7,8 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from agent.kernel.netlink import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, Message, messages
+from agent.kernel.netlink import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK
+from agent.kernel.wire import Message, messages
 
 _NETLINK_LISTEN_ALL_NSID: Final = 8
 _SO_RCVBUFFORCE: Final = 33

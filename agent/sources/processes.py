@@ -3,8 +3,8 @@
 A thread takes the events. On the first after some quiet it looks at once; then it rests for
 some milliseconds and looks at all that came meanwhile in one go. So the cost is bounded in
 time, however many processes come and go, and only news reaches the loop. A program that
-enters a new namespace and then neither starts another nor is renamed causes no event: it is
-found when all processes are looked at, as is what was missed.
+enters a new namespace by itself and then starts nothing causes no event: it is found when
+all processes are looked at, every two seconds or, with thousands of them, less often.
 """
 
 import asyncio
@@ -29,11 +29,12 @@ SOURCE: Final = "connector"
 _SHORTEST_REST_MS: Final = 1
 _LONGEST_REST_MS: Final = 8
 _TOLD_SECONDS: Final = 1.0
-# How often all processes are looked at where there are no events.
-_UNTOLD_SECONDS: Final = 2.0
-# A look at all processes is followed by a pause that keeps its share of the time below one percent.
+# A look at all processes is followed by a pause: that keeps its share of a core below one percent where it is
+# wanted, and below a thousandth where nobody asked for it.
+_WANTED_FACTOR: Final = 100
 _SHORTEST_PAUSE_SECONDS: Final = 0.2
-_PAUSE_FACTOR: Final = 100
+_UNASKED_FACTOR: Final = 1000
+_UNASKED_SECONDS: Final = 2.0
 _BLIND: Final = "cannot see the namespaces of other users' processes: give the agent CAP_SYS_PTRACE"
 _CROWDED: Final = "too many namespaces for the limit of open files (ulimit -n): some are passed over"
 
@@ -59,6 +60,7 @@ class ProcessSource:
         self._stopping = False
         self._scan_wanted = True
         self._scan_due = 0.0
+        self._scan_due_anyway = 0.0
         self._heard = 0
         self._told = 0.0
         self.listed = asyncio.Event()
@@ -83,7 +85,8 @@ class ProcessSource:
     def rescan(self) -> None:
         """Have all processes looked at soon; returns at once."""
         self._scan_wanted = True
-        self._wake()
+        if not self._stopping:
+            self._wake()
 
     def _wake(self) -> None:
         os.eventfd_write(self._waker, 1)
@@ -117,13 +120,10 @@ class ProcessSource:
             self._tell(now)
             pause.poll(rest)
 
-    def _patience(self, now: float) -> float | None:
-        """Return in how many seconds all processes have to be looked at, None when events alone are waited for."""
-        if self._scan_wanted or self._residents.some_are_orphans:
-            return max(0.0, self._scan_due - now)
-        if self._connector is None:
-            return max(0.0, self._scan_due + _UNTOLD_SECONDS - now)
-        return None
+    def _patience(self, now: float) -> float:
+        """Return in how many seconds all processes have to be looked at."""
+        is_wanted = self._scan_wanted or self._residents.some_are_orphans
+        return max(0.0, (self._scan_due if is_wanted else self._scan_due_anyway) - now)
 
     def _take(self) -> None:
         if self._connector is None:
@@ -159,7 +159,10 @@ class ProcessSource:
         # Who was started meanwhile by the last of a namespace, and behind our back, is told by an event.
         self._take()
         self._residents.bury(found)
-        self._scan_due = now + max(_SHORTEST_PAUSE_SECONDS, _PAUSE_FACTOR * (time.thread_time() - begin))
+        spent = time.thread_time() - begin
+        self._scan_due = now + max(_SHORTEST_PAUSE_SECONDS, _WANTED_FACTOR * spent)
+        factor = _WANTED_FACTOR if self._connector is None else _UNASKED_FACTOR
+        self._scan_due_anyway = now + max(_UNASKED_SECONDS, factor * spent)
         self._news.append(self.listed.set)
 
     def _appeared(self, origin: Origin) -> None:
@@ -184,7 +187,7 @@ def _connect(passed_over: Collection[int], buffer_bytes: int) -> tuple[Connector
     try:
         connector = Connector(passed_over, buffer_bytes)
     except HostError as error:
-        return None, f"{error}: processes are looked at every {_UNTOLD_SECONDS:g} s instead"
+        return None, f"{error}; all processes are looked at every {_UNASKED_SECONDS:g} s instead"
     # Whoever hears the connector is in the initial pid namespace, where process 2 is the kernel's, and root's.
     return connector, "" if procfs.netns_of(2) is not None else _BLIND
 

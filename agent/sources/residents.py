@@ -69,19 +69,28 @@ class Residents:
         return len(self._by_pidfd) < len(self._spaces)
 
     def look(self, pids: Iterable[int]) -> None:
-        """Look where these processes are: what every new process of the host costs."""
+        """Look where these processes are: what every event costs."""
         outside = self._realm.outside
+        standing = []
         for pid in pids:
+            if pid in self._by_pid:
+                standing.append(pid)
+                continue
             inode = procfs.netns_of(pid)
-            if (inode is not None and inode not in outside) or pid in self._by_pid:
+            if inode is not None and inode not in outside:
                 self._place(pid, inode)
+        # Last, as its child may be among them: a daemon's first process ends once that is made.
+        for pid in standing:
+            self._check(pid)
 
     def refresh(self, pids: Iterable[int]) -> None:
         """Look again at what is known of these processes: they run another program, or are called otherwise."""
         for pid in pids:
             space = self._by_pid.get(pid)
-            process = procfs.describe(pid) if space is not None else None
-            if space is None or process is None or _ended(space.pidfd):
+            if space is None:
+                continue
+            process = procfs.describe(pid)
+            if process is None or _ended(space.pidfd):
                 continue
             origin = origin_of(process, space.origin.path)
             if origin != space.origin:
@@ -91,26 +100,32 @@ class Residents:
     def ended(self, pidfd: int) -> None:
         """Look for who follows a representative that has ended."""
         space = self._by_pidfd.get(pidfd)
-        if space is not None:
+        # The number of a pidfd that was closed since may be another one's already.
+        if space is not None and _ended(pidfd):
             self._bereave(space)
 
     def compare(self, found: dict[int, list[int]]) -> None:
         """Take in what a look at all processes has found."""
-        for inode in found.keys() - self._realm.outside:
-            pids = [pid for pid in found[inode] if pid != self._self]
+        there = {
+            inode: [pid for pid in found[inode] if pid != self._self] for inode in found.keys() - self._realm.outside
+        }
+        # First of all who could follow whom, and then who has moved: that is given up at once.
+        for inode in there.keys() & self._spaces.keys():
+            self._spaces[inode].others = dict.fromkeys(there[inode][:_MOST_OTHERS])
+        for pid in list(self._by_pid):
+            self._check(pid)
+        for inode, pids in there.items():
             space = self._spaces.get(inode)
             if space is None:
                 self._welcome(inode, pids)
-                continue
-            space.others = dict.fromkeys(pids[:_MOST_OTHERS])
-            if not _stands(space):
-                self._bereave(space)
+            elif space.pidfd is None:
+                self._succeed(space)
 
     def bury(self, found: dict[int, list[int]]) -> None:
         """Give up what a look at all processes has not found, unless somebody was seen there since."""
         for inode in self._spaces.keys() - found.keys():
-            space = self._spaces[inode]
-            if not _stands(space):
+            space = self._spaces.get(inode)
+            if space is not None and not _stands(space):
                 self._give_up(space)
 
     def close(self) -> None:
@@ -119,10 +134,19 @@ class Residents:
             os.close(pidfd)
         self._by_pidfd.clear()
 
-    def _place(self, pid: int, inode: int | None) -> None:
+    def _check(self, pid: int) -> None:
+        """Look where a representative is; or who has its number now, if it has ended."""
+        inode = procfs.netns_of(pid)
+        space = self._by_pid.get(pid)
+        if inode is not None:
+            self._place(pid, inode)
+        elif space is not None and space.pidfd is not None:
+            self._bereave(space)
+
+    def _place(self, pid: int, inode: int) -> None:
         self._part(pid, inode)
         # Threads of our own that are inside somewhere come back.
-        if inode is None or inode in self._realm.outside or pid == self._self:
+        if inode in self._realm.outside or pid == self._self:
             return
         space = self._spaces.get(inode)
         if space is None:
@@ -130,7 +154,7 @@ class Residents:
         elif space.pid != pid or space.pidfd is None:
             self._note(space, pid)
 
-    def _part(self, pid: int, inode: int | None) -> None:
+    def _part(self, pid: int, inode: int) -> None:
         """Give up what this process stood for, if that is not where it is."""
         former = self._by_pid.get(pid)
         if former is not None and former.inode != inode:
@@ -138,7 +162,7 @@ class Residents:
 
     def _welcome(self, inode: int, pids: Sequence[int]) -> None:
         if not self._is_known(inode) and any(self._realm.includes(pid, inode) for pid in pids[:_ASKED]):
-            self._settle(inode, pids, {})
+            self._settle(inode, pids, dict.fromkeys(pids[:_MOST_OTHERS]))
 
     def _note(self, space: _Space, pid: int) -> None:
         space.others[pid] = None
@@ -151,6 +175,10 @@ class Residents:
     def _settle(self, inode: int, candidates: Iterable[int], others: dict[int, None]) -> bool:
         """Make the first that can be had the representative."""
         for pid in candidates:
+            former = self._by_pid.get(pid)
+            if former is not None and former.inode != inode:
+                # It has moved here, and has to be given up there first.
+                continue
             pidfd = self._open(pid)
             if pidfd is None:
                 continue
@@ -159,7 +187,6 @@ class Residents:
             if process is None or procfs.netns_of(pid) != inode or _ended(pidfd):
                 os.close(pidfd)
                 continue
-            self._part(pid, inode)
             space = _Space(inode, origin_of(process, procfs.netns_path(pid)), pid, pidfd, others)
             self._spaces[inode] = self._by_pid[pid] = self._by_pidfd[pidfd] = space
             self._poller.register(pidfd, select.EPOLLIN)

@@ -15,7 +15,8 @@ from statistics import median
 
 from agent.demo.private_host import PrivateHost
 from agent.kernel.flows import count_flows
-from agent.kernel.netlink import NETLINK_NETFILTER, Netlink, Request
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
+from agent.kernel.wire import Request
 from agent.model import Cookie
 from tests.bench.contenders import Vethd
 from tests.bench.eyes import Eyes

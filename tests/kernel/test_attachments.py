@@ -237,7 +237,7 @@ def test_a_step_that_fails_says_what_and_why(ground: Ground) -> None:
     ground.add("web")
     (end,) = observe.host_ends()
     with pytest.raises(KernelError, match=rf"put {end} on the bridge: the kernel said E\w+ \(") as caught:
-        ground.do("web", [steps.JoinBridge(end, 4711, False)])
+        ground.do("web", [steps.JoinBridge(end, 4711)])
     assert str(caught.value).isprintable()
     with pytest.raises(KernelError, match="wait for the carrier of nowhere: the kernel said ENODEV"):
         ground.do("web", [steps.AwaitHostEnd("nowhere")])
@@ -261,7 +261,6 @@ def test_what_is_seen_of_a_namespace(ground: Ground) -> None:
     assert seen.host_end is not None
     assert is_ours(seen.host_end)
     assert (seen.host_end.carrier, seen.host_end.forwarding, seen.host_end.isolated) == (True, True, False)
-    assert seen.host_end.ipv6 is False, "host ends are quiet"
     assert isinstance(seen.inside, Inside)
     device = next(each for each in seen.inside.links if each.name == "eth0")
     assert (device.index, device.peer) == (seen.host_end.peer, seen.host_end.index)

@@ -11,14 +11,8 @@ from agent.demo.private_host import PrivateHost
 from agent.kernel import eventfilter
 from agent.kernel import rtnetlink as rt
 from agent.kernel.members import Members
-from agent.kernel.netlink import (
-    NETLINK_ADD_MEMBERSHIP,
-    NETLINK_NETFILTER,
-    NETLINK_ROUTE,
-    SOL_NETLINK,
-    Netlink,
-    messages,
-)
+from agent.kernel.netlink import NETLINK_ADD_MEMBERSHIP, NETLINK_NETFILTER, NETLINK_ROUTE, SOL_NETLINK, Netlink
+from agent.kernel.wire import messages
 from agent.sources.links import _GROUPS
 from tests.harness import netns
 from tests.kernel.ground import Ground, sh
@@ -139,7 +133,9 @@ def test_of_a_whole_plumb_only_changes_of_devices_are_heard(ground: Ground) -> N
     netns.add_many(["web", "db"])
     ground.settle("web")
     with (
-        listening(NETLINK_ROUTE, list(_GROUPS.values()), partial(eventfilter.pass_losses, interfaces=("eth0",))) as filtered,
+        listening(
+            NETLINK_ROUTE, list(_GROUPS.values()), partial(eventfilter.pass_losses, interfaces=("eth0",))
+        ) as filtered,
         listening(NETLINK_ROUTE, list(_GROUPS.values()), lambda _: None) as all_of_it,
     ):
         ground.settle("db")

@@ -20,8 +20,9 @@ from agent.kernel import decode, messages, routing
 from agent.kernel import rtnetlink as rt
 from agent.kernel.elements import add_element
 from agent.kernel.members import Members
-from agent.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, NLM_F_EXCL, Netlink, Request, number, text
-from agent.kernel.netlink import messages as split
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
+from agent.kernel.wire import NLM_F_CREATE, NLM_F_EXCL, Request, number, text
+from agent.kernel.wire import messages as split
 from agent.model import Cookie
 from tests.harness import netns, observe
 from tests.kernel.ground import Ground, sh

@@ -76,7 +76,7 @@ class ModelKernel:
             case steps.MarkHostEnd(host_end, alias):
                 self._set_host_end(host_end, alias=alias, group=LINK_GROUP)
             case steps.QuietHostEnd(host_end):
-                self._set_host_end(host_end, ipv6=False)
+                self._host_end(host_end)
             case steps.RaiseHostEnd(host_end):
                 self.awaited &= self._host_end(host_end).up
                 self._set_host_end(host_end, up=True)
@@ -121,8 +121,11 @@ class ModelKernel:
                 self._require(bridge == self.bridge.index, "ENODEV: no such bridge")
                 self._require(len(address) == 16, "IPv4 is answered for by itself")
                 self.seen = replace(self.seen, proxied=self.seen.proxied | {address})
-            case steps.JoinBridge(host_end, bridge, isolated):
-                self._join(host_end, bridge, isolated)
+            case steps.JoinBridge(host_end, bridge):
+                self._join(host_end, bridge)
+            case steps.SetIsolated(host_end, isolated):
+                self._require(self._host_end(host_end).master != 0, "EOPNOTSUPP: is no bridge port")
+                self._set_host_end(host_end, isolated=isolated)
             case steps.AwaitBridge(bridge):
                 self._await_bridge(bridge)
             case steps.AddSubnetRoute(device, address, prefix, gateway):
@@ -209,14 +212,14 @@ class ModelKernel:
         self._require(self.seen.host_end is not None and self.seen.host_end.mac[2:] == mac[2:], "a stranger's MAC")
         self.seen = replace(self.seen, host_neighbours=self.seen.host_neighbours | {address})
 
-    def _join(self, host_end: str, bridge: int, isolated: bool) -> None:
+    def _join(self, host_end: str, bridge: int) -> None:
         link = self._host_end(host_end)
         self._require(bridge == self.bridge.index, "ENODEV: no such bridge")
         if link.master != bridge:
             self._require(self.awaited, "joins before its carrier is known: the first packets are lost")
             admitted = any(name == host_end for name, _ in self.admitted)
             self._require(admitted or not self.guarded, "joins before it is admitted: the first packets are dropped")
-        self._set_host_end(host_end, master=bridge, isolated=isolated)
+        self._set_host_end(host_end, master=bridge, isolated=link.isolated and link.master == bridge)
 
     def _await_bridge(self, bridge: str) -> None:
         self._require(bridge == self.bridge.name, "ENODEV: no such bridge")
@@ -256,14 +259,10 @@ class ModelKernel:
         self._require((link.index, gateway, mac) in neighbours, "the gateway would have to be asked for")
         if routed:
             self._require(any(len(each) == len(gateway) for each in self.seen.host_routes), "no way back yet")
-            self._require(self.awaited or not self.trail_raised, "its carrier is not known yet")
+            raised = any(isinstance(step, steps.RaiseRoutedHostEnd) for step in self.trail)
+            self._require(self.awaited or not raised, "its carrier is not known yet")
         else:
             self._require(host.forwarding and host.master == self.bridge.index, "leads nowhere yet")
-
-    @property
-    def trail_raised(self) -> bool:
-        """Whether the host end was set up by a step."""
-        return any(isinstance(step, steps.RaiseRoutedHostEnd) for step in self.trail)
 
     def _settle(self) -> None:
         """What the kernel does by itself: carrier needs both ends, and down devices have no routes."""

@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel import decode, messages, routing, rtnetlink
-from agent.kernel.netlink import (
-    HEADER,
-    Message,
-    Request,
-    attribute,
-    attributes,
-    nested,
-    number,
-    text,
-)
-from agent.kernel.netlink import messages as split
+from agent.kernel.wire import HEADER, Message, Request, attribute, attributes, nested, number, text
+from agent.kernel.wire import messages as split
 from agent.model import LINK_GROUP, ROUTE_PROTOCOL, Address, Neighbour, Route, Traffic
 
 KINDS = st.integers(0, 0x3FFF)

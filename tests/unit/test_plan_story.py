@@ -46,16 +46,16 @@ def test_a_new_namespace_from_nothing_to_the_first_packet() -> None:
         steps.RaiseHostEnd(NAME),
         steps.RaiseLoopback(),
         steps.RaiseDevice("eth0"),
+        steps.AwaitDevice("eth0"),
         steps.AddAddress("eth0", ADDRESS4, 16),
         steps.AddAddress("eth0", ADDRESS6, 64),
         steps.AddGatewayNeighbour("eth0", GATEWAY4, bridge.mac),
         steps.AddGatewayNeighbour("eth0", GATEWAY6, bridge.mac),
-        steps.AwaitDevice("eth0"),
         steps.AwaitHostEnd(NAME),
         steps.Admit(NAME, DESIRED.lease),
         steps.AddHostNeighbour(bridge.index, ADDRESS4, MAC),
         steps.AddHostNeighbour(bridge.index, ADDRESS6, MAC),
-        steps.JoinBridge(NAME, bridge.index, False),
+        steps.JoinBridge(NAME, bridge.index),
         steps.AwaitBridge("vethd0"),
         steps.AwaitAddress(ADDRESS6),
         steps.AddDefaultRoute("eth0", 10, GATEWAY6),
@@ -71,7 +71,8 @@ def test_the_network_decides_on_name_mtu_isolation_and_guard() -> None:
     desired = attachment(network(subnet6="", interface="net0", mtu=9000, isolate=True, anti_spoof=False))
     found = planned(empty_world(desired).kernel, desired)
     assert steps.CreatePair(NAME, host_end_mac(DESIRED.lease), "net0", MAC, 9000) in found
-    assert steps.JoinBridge(NAME, desired.bridge.index, True) in found
+    assert steps.JoinBridge(NAME, desired.bridge.index) in found
+    assert steps.SetIsolated(NAME, True) in found
     assert not [step for step in found if isinstance(step, steps.Admit | steps.AwaitAddress)]
     assert sum(isinstance(step, steps.AddDefaultRoute) for step in found) == 1
 
@@ -119,7 +120,7 @@ def default_gone(route: Route) -> bool:
         (lambda k: host_end_set(k, mtu=1400), ["SetHostEndMtu"]),
         (lambda k: host_end_set(k, alias="somebody's"), ["MarkHostEnd"]),
         (lambda k: host_end_set(k, group=0), ["MarkHostEnd"]),
-        (lambda k: host_end_set(k, isolated=True), ["JoinBridge"]),
+        (lambda k: host_end_set(k, isolated=True), ["SetIsolated"]),
         (lambda k: host_end_set(k, master=0), ["AwaitHostEnd", "Admit", "JoinBridge", "AwaitBridge"]),
         (lambda k: host_end_set(k, master=99), ["AwaitHostEnd", "Admit", "JoinBridge", "AwaitBridge"]),
     ],

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.core import resolvconf
+from agent.model import Cookie
 from agent.state.resolvers import Resolvers
 
 NAMES = st.binary(min_size=1, max_size=255).filter(lambda raw: not {0, 47} & set(raw) and raw not in (b".", b".."))
@@ -64,8 +65,8 @@ def test_a_namespace_is_given_the_hosts_servers(etc: Etc) -> None:
 
 
 def test_everybody_may_read_it(etc: Etc, strict_umask: None) -> None:
-    etc.netns.mkdir(0o755)
     etc.resolvers.write("web")
+    assert stat.S_IMODE(etc.netns.stat().st_mode) == 0o755
     assert stat.S_IMODE(etc.file().stat().st_mode) == 0o644
     assert stat.S_IMODE(etc.file().parent.stat().st_mode) == 0o755
 
@@ -97,6 +98,25 @@ def test_it_goes_with_its_namespace_and_so_does_its_directory(etc: Etc, restarte
     assert resolvers.remove("web") == ""
     assert os.listdir(etc.netns) == []
     assert resolvers.remove("web") == "", "what is gone is no fault"
+
+
+def test_one_that_was_given_to_the_next_of_its_name_stays(etc: Etc) -> None:
+    """A name may lead to another namespace before the former one's removal is through."""
+    etc.resolvers.write("web", cookie=Cookie(1))
+    etc.resolvers.write("web", cookie=Cookie(2))
+    etc.resolvers.remove("web", Cookie(1))
+    assert etc.servers() == ["192.0.2.53", "2001:db8::53"]
+    etc.sources[0].write_bytes(b"nameserver 198.51.100.1\n")
+    etc.resolvers.refresh()
+    assert etc.servers() == ["198.51.100.1"]
+    etc.resolvers.remove("web", Cookie(2))
+    assert os.listdir(etc.netns) == []
+
+
+def test_of_one_that_was_there_before_a_restart_nobody_knows_whose_it_is(etc: Etc) -> None:
+    etc.resolvers.write("web", cookie=Cookie(1))
+    etc.again().remove("web", Cookie(1))
+    assert os.listdir(etc.netns) == []
 
 
 def test_a_persons_directory_stays(etc: Etc) -> None:
