@@ -86,6 +86,8 @@ class _App:
         self._lease_file = LeaseFile(config.state_dir)
         self._traffic_file = TrafficFile(config.state_dir)
         self._state_changed = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._watches_processes = False
         self._ready = False
         self._started = time.monotonic()
 
@@ -99,9 +101,9 @@ class _App:
         async with AsyncExitStack() as stack:
             stack.callback(self._namespaces.close)
             stack.push_async_callback(self._crew.close)
-            generations = GenerationSource(self._reconciler, self._crew.own_ports)
+            generations = GenerationSource(self._reconciler.hearing, self._crew.own_ports)
             interfaces = {network.interface for network in self._world.config.networks}
-            for source in (LinkSource(self._reconciler, interfaces), generations):
+            for source in (LinkSource(self._reconciler.hearing, interfaces), generations):
                 source.start(loop)
                 stack.callback(source.close)
             self._recall()
@@ -123,12 +125,15 @@ class _App:
 
     async def _work(self) -> None:
         world = self._world
-        named = NamedSource(world.config.directories, self._namespaces.is_namespace, self._reconciler)
+        named = NamedSource(world.config.directories, self._namespaces.is_namespace, self._reconciler.hearing)
         async with asyncio.TaskGroup() as group:
             await self._follow_files(group)
             group.create_task(named.run(), name="named")
             await named.listed.wait()
-            await self._follow_processes(group)
+            self._group = group
+            processes = self._follow_processes()
+            if processes is not None:
+                await processes.listed.wait()
             group.create_task(self._reconciler.run(), name="reconciler")
             group.create_task(self._keep_state_now_and_then(), name="state")
             group.create_task(_feed_watchdog(), name="watchdog")
@@ -160,14 +165,15 @@ class _App:
         if self._world.resolvers is not None:
             group.create_task(ResolvConfSource(SOURCES, self._reconciler.wishing).run(), name="name servers")
 
-    async def _follow_processes(self, group: asyncio.TaskGroup) -> None:
-        """Watch processes if any of their namespaces can be meant."""
-        if not self._world.config.concerns_processes:
-            return
-        processes = ProcessSource(self._reconciler, self._world.roster.is_named)
+    def _follow_processes(self) -> ProcessSource | None:
+        """Watch processes from the moment on that any of their namespaces can be meant."""
+        if self._group is None or self._watches_processes or not self._world.config.concerns_processes:
+            return None
+        processes = ProcessSource(self._reconciler.hearing, self._world.roster.is_named)
+        self._watches_processes = True
         self._reconciler.rescan = processes.rescan
-        group.create_task(processes.run(), name="processes")
-        await processes.listed.wait()
+        self._group.create_task(processes.run(), name="processes")
+        return processes
 
     async def _measure_lag(self) -> None:
         """See once a second how late the loop calls back."""
@@ -196,7 +202,7 @@ class _App:
         former = self._world.config
         fixed = (
             "state_dir", "socket", "socket_group", "directories", "metrics_host", "metrics_port",
-            "mode", "dns", "wishes", "concerns_processes",
+            "mode", "dns", "wishes",
         )  # fmt: skip
         for key in fixed:
             if getattr(config, key) != getattr(former, key):
@@ -204,6 +210,7 @@ class _App:
         if [_shape(network) for network in config.networks] != [_shape(network) for network in former.networks]:
             raise ConfigError(f"{former.source}: network: names, subnets, bridges, interfaces take a restart")
         self._world.config = config
+        self._follow_processes()
         self._reconciler.wishing.wishes_changed()
         self._reconciler.host.suspect("the config")
         self._reconciler.resync()

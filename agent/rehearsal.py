@@ -115,7 +115,7 @@ def _look(world: World, attachments: Attachments, origin: Origin, lease: Lease |
         look.decide(seen)
         return ()
 
-    bridge = world.bridges[lease.network].index if lease else None
+    bridge = world.bridges[lease.network] if lease else None
     attachments.settle(origin, bridge, lease, decide, lambda _: None)
     return look
 

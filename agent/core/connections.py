@@ -60,7 +60,8 @@ class Connections:
 
     def total(self, cookie: Cookie) -> int:
         """Return how many entries a namespace has, as of the last refresh."""
-        return sum(self.entries(cookie).values())
+        entries = self._now.get(cookie)
+        return sum(entries.values()) if entries else 0
 
     def close(self, cookie: Cookie, opened: int = 0, accepted: int = 0) -> tuple[int, int]:
         """End a namespace's counting with the kernel's last counters; return the sums."""

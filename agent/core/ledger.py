@@ -39,6 +39,11 @@ class Account:
             tx_dropped=max(self.last.tx_dropped, self.inside.tx_dropped),
         )
 
+    @property
+    def all(self) -> Traffic:
+        """What the namespace carried."""
+        return self.present if self.carried == _NOTHING else total((self.carried, self.present))
+
 
 @dataclass(frozen=True, slots=True)
 class Books:
@@ -54,16 +59,19 @@ class Ledger:
     def __init__(self) -> None:
         self._accounts: dict[Cookie, Account] = {}
         self._closed: dict[str, Traffic] = {}
+        # What `carried` returned last: most namespaces are idle from one scrape to the next.
+        self._sums: dict[Cookie, Traffic] = {}
 
     def note(self, cookie: Cookie, network: str, device: int, host_end: Traffic) -> None:
         """Take a sample of a host end (ifindex ``device``); what it sent is what the namespace received."""
         sample = mirrored(host_end)
         account = self._accounts.get(cookie)
+        self._sums.pop(cookie, None)
         if account is None:
             self._accounts[cookie] = Account(network, device, Traffic(), sample)
             return
         if account.device != device:
-            account.carried = total((account.carried, account.present))
+            account.carried = account.all
             account.device, account.last, account.inside = device, _NOTHING, _NOTHING
         account.last = _later(account.last, sample)
 
@@ -73,6 +81,7 @@ class Ledger:
 
     def recall(self, books: Books) -> None:
         """Go on from what an earlier run of the agent wrote down in this boot."""
+        self._sums.clear()
         self._accounts = dict(books.accounts)
         self._closed = dict(books.closed)
 
@@ -88,12 +97,13 @@ class Ledger:
 
     def note_all(self, traffic: Mapping[int, Traffic]) -> None:
         """Take a sample of every host end that is known, by ifindex."""
-        for account in self._accounts.values():
+        for cookie, account in self._accounts.items():
             host_end = traffic.get(account.device)
             if host_end is not None:
                 sample = mirrored(host_end)
                 if sample != account.last:
                     account.last = _later(account.last, sample)
+                    self._sums.pop(cookie, None)
 
     def note_inside(self, samples: Mapping[Cookie, Traffic]) -> None:
         """Take samples of the ends inside namespaces, told from their own side."""
@@ -101,6 +111,7 @@ class Ledger:
             account = self._accounts.get(cookie)
             if account is not None:
                 account.inside = _later(account.inside, sample)
+                self._sums.pop(cookie, None)
 
     def note_last(self, cookie: Cookie, network: str, host_end: Traffic) -> None:
         """Take the sample of a host end that was just removed, whichever device it was."""
@@ -109,27 +120,28 @@ class Ledger:
 
     def close(self, cookie: Cookie) -> Traffic:
         """End a namespace's account and return what it carried."""
-        account = self._accounts.pop(cookie, None)
-        if account is None:
+        carried = self.carried(cookie)
+        if carried is None:
             return Traffic()
-        carried = total((account.carried, account.present))
+        account = self._accounts.pop(cookie)
+        del self._sums[cookie]
         self._closed[account.network] = total((self._closed.get(account.network, Traffic()), carried))
         return carried
 
     def carried(self, cookie: Cookie) -> Traffic | None:
         """Return what a namespace carried so far."""
-        account = self._accounts.get(cookie)
-        if account is None:
-            return None
-        return account.present if account.carried == _NOTHING else total((account.carried, account.present))
+        sums = self._sums.get(cookie)
+        if sums is None and (account := self._accounts.get(cookie)) is not None:
+            sums = self._sums[cookie] = account.all
+        return sums
 
     def totals(self) -> Iterator[tuple[str, Traffic]]:
         """Yield what each network carried, namespaces that are gone included."""
         parts: dict[str, list[Traffic]] = {network: [sums] for network, sums in self._closed.items()}
-        for account in self._accounts.values():
-            parts.setdefault(account.network, []).append(account.present)
-            if account.carried != _NOTHING:
-                parts[account.network].append(account.carried)
+        for cookie, account in self._accounts.items():
+            sums = self.carried(cookie)
+            if sums is not None:
+                parts.setdefault(account.network, []).append(sums)
         for network, carried in parts.items():
             yield network, total(carried)
 

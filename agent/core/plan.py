@@ -124,10 +124,10 @@ def _create(desired: Attachment, name: str) -> Step:
 def _host_end(desired: Attachment, name: str, host: Link | None) -> Iterator[Step]:
     alias = alias_of(desired.name)
     raised = host is None or _must_rise(desired, host)
-    if raised and not desired.lease.routed:
-        yield steps.QuietHostEnd(name)
     if host is None or host.alias != alias or host.group != LINK_GROUP:
         yield steps.MarkHostEnd(name, alias)
+    if raised and not desired.lease.routed:
+        yield steps.QuietHostEnd(name)
     if raised:
         yield steps.RaiseRoutedHostEnd(name) if desired.lease.routed else steps.RaiseHostEnd(name)
     if host is not None and host.mtu != desired.bridge.mtu:

@@ -1,5 +1,6 @@
 """Which namespaces are networked, on which network, and by which rule."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,6 +29,12 @@ _FALLBACK_TUNNELS: Final = {
 # itself, without a route, it is no network. All others come from a manager who is at work and sets address and
 # route a moment later: veth, macvlan, ipvlan, vlan, netkit, hardware (of no kind), and kinds that nobody here knows.
 _NO_NETWORK: Final = frozenset({"bridge", "dummy", "ifb", "tun", "vrf", "wireguard"})
+# What the first process of a container is called until it runs the container's own program. Before that the
+# runtime, or its hooks (docker, CNI), bring in the network that the container may have been given, as eth0 mostly.
+_SETTING_UP: Final = re.compile(
+    r"(?:\S*/)?(?P<runtime>runc(?= init$)|crun|lxc-start|lxc-execute|systemd-nspawn)(?: .*)?|\[lxc monitor\].*",
+    re.DOTALL,
+)
 
 
 class Terms(Protocol):
@@ -45,10 +52,14 @@ class Terms(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``network`` is None for a namespace that is left alone; ``rule`` says why, either way."""
+    """``network`` is None for a namespace that is left alone; ``rule`` says why, either way.
+
+    ``is_final`` is false for one that is left alone until its process runs another program.
+    """
 
     network: Network | None
     rule: str
+    is_final: bool = True
 
 
 def choose(origin: Origin, seen: Observed, host: Cookie, terms: Terms, wish: Wish | None, *, held: bool) -> Verdict:
@@ -57,6 +68,14 @@ def choose(origin: Origin, seen: Observed, host: Cookie, terms: Terms, wish: Wis
     ``held`` says that the namespace is ours already: what its owner puts in then, a VPN or a
     container's bridge, takes nothing from us. ``wish`` and ``terms`` name networks of ``terms``.
     """
+    verdict = _choose(origin, seen, host, terms, wish, held=held)
+    at_work = _SETTING_UP.fullmatch(origin.command) if origin.source == "process" else None
+    if verdict.network is None or at_work is None or our_link(seen) is not None:
+        return verdict
+    return Verdict(None, f"{at_work['runtime'] or 'lxc-start'} is still setting it up", is_final=False)
+
+
+def _choose(origin: Origin, seen: Observed, host: Cookie, terms: Terms, wish: Wish | None, *, held: bool) -> Verdict:
     if seen.cookie == host:
         return Verdict(None, "is the host's own network namespace")
     if origin.source == "named":

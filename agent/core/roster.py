@@ -32,8 +32,9 @@ class Incident:
 
 @dataclass(slots=True)
 class Record:
-    """What is known of one name. ``appeared`` is monotonic seconds, ``plumb_seconds`` a duration,
-    ``ready_since`` and ``stirred``, when its last event came, are monotonic too, ``inode`` that of the namespace in nsfs.
+    """What is known of one name. ``appeared`` is monotonic seconds, ``plumb_seconds`` a duration;
+    ``ready_since`` and ``stirred``, when its last event came, are monotonic too. ``inode`` is that of
+    the namespace in nsfs.
 
     ``attachment`` is what the last look that went well brought about; ``alias_of`` is the
     path that owns it, None when this one does. ``departed`` says that the process is not there

@@ -57,7 +57,10 @@ class MarkHostEnd(Step):
 
 @dataclass(frozen=True, slots=True)
 class QuietHostEnd(Step):
-    """Keep the host end from having an IPv6 link-local address: a bridge port needs none."""
+    """Turn IPv6 off on the host end: a bridge port needs none.
+
+    With it, the kernel would go through all IPv6 routes of the host when the carrier comes.
+    """
 
     side = "host"
     drift = "link"

@@ -1,58 +1,68 @@
 """Prometheus text for what there is per namespace, written by hand.
 
-prometheus_client takes 40 ms for 1,000 namespaces, this less than one: all but the values stays
-the same from scrape to scrape. prometheus_client renders everything else.
+prometheus_client takes 40 ms for 1,000 namespaces, this one or less: from scrape to scrape only
+values change, so lines are put in words once. prometheus_client renders everything else.
 Source: the text format 0.0.4 and OpenMetrics 1.0 at prometheus.io/docs/instrumenting.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 Kind = Literal["counter", "gauge"]
-Labels = Sequence[tuple[str, str]]
 
 
 class Family(NamedTuple):
-    """One metric: its name without ``_total``, its samples' ``lines`` as ``line`` makes them, and their values."""
+    """One metric: its name without ``_total``, its samples' ``lines`` one behind the other, and their values."""
 
     name: str
     help: str
     kind: Kind
     lines: bytes
-    values: Sequence[int]
+    values: tuple[int, ...]
 
 
-def line(name: str, kind: Kind, labels: Labels) -> bytes:
-    """Return a sample's line, with ``%d`` in place of its value. The labels' values are escaped."""
-    return begin(name, kind, labels) + end(())
+class Renderer:
+    """Makes text of families; what has not changed since the last time is not made again."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[bytes, tuple[int, ...], bytes]] = {}
+
+    def render(self, families: Iterable[Family], openmetrics: bool) -> Iterator[bytes]:
+        """Yield the text piece by piece; OpenMetrics names a counter's family without ``_total``."""
+        for family in families:
+            told = family.name if openmetrics else _sample_name(family.name, family.kind)
+            yield f"# HELP {told} {family.help}\n# TYPE {told} {family.kind}\n".encode()
+            lines, values, text = self._last.get(family.name, (b"", (), b""))
+            if lines is not family.lines or values != family.values:
+                text = family.lines % family.values
+                self._last[family.name] = (family.lines, family.values, text)
+            yield text
 
 
-def begin(name: str, kind: Kind, labels: Labels) -> bytes:
-    """Return a line up to its first labels, of which there must be one."""
-    return f"{_sample_name(name, kind)}{{{_text(labels)}".encode()
+def labels(**values: str) -> str:
+    """Return labels as they stand in a line, their values escaped."""
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in values.items())
 
 
-def end(labels: Labels) -> bytes:
-    """Return the rest of a line that has these labels too."""
-    return (f",{_text(labels)}}} %d\n" if labels else "} %d\n").encode()
+def line(name: str, kind: Kind, *texts: str) -> bytes:
+    """Return a sample's line with ``%d`` in place of its value; ``texts`` are its labels, one or more at a time."""
+    return begin(name, kind, *texts) + b"} %d\n"
 
 
-def render(families: Iterable[Family], openmetrics: bool) -> Iterator[bytes]:
-    """Yield the families as text, piece by piece; OpenMetrics names a counter's family without ``_total``."""
-    for family in families:
-        told = family.name if openmetrics else _sample_name(family.name, family.kind)
-        yield f"# HELP {told} {family.help}\n# TYPE {told} {family.kind}\n".encode()
-        yield family.lines % tuple(family.values)
+def begin(name: str, kind: Kind, *texts: str) -> bytes:
+    """Return a line up to its first labels."""
+    return f"{_sample_name(name, kind)}{{{','.join(texts)}".encode()
+
+
+def end(text: str) -> bytes:
+    """Return the rest of a line that was begun: its last labels."""
+    return f",{text}}} %d\n".encode()
 
 
 def _sample_name(name: str, kind: Kind) -> str:
     return f"{name}_total" if kind == "counter" else name
 
 
-def _text(labels: Labels) -> str:
-    return ",".join(f'{label}="{_escaped(value)}"' for label, value in labels)
-
-
 def _escaped(value: str) -> str:
-    """Escape a label's value for the format, and what the value's own place would be taken for."""
+    """Escape a value for the format, and what would be taken for the place of a sample's value."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("%", "%%")

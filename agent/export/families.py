@@ -1,12 +1,12 @@
 """The metrics that there are per namespace: traffic, connections, identity."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Final, NamedTuple
 
 from agent.core.identity import host_end_name, printable
-from agent.export.exposition import Family, begin, end, line
+from agent.export.exposition import Family, begin, end, labels, line
 from agent.export.residents import Resident
 from agent.model import Traffic
 from agent.reconciler.world import World
@@ -27,8 +27,8 @@ _ENTRIES: Final = "vethd_conntrack_entries"
 _INFO: Final = "vethd_netns_info"
 
 
-class _Lines(NamedTuple):
-    """A resident's lines; ``entries`` is how those begin whose number changes."""
+class Lines(NamedTuple):
+    """A resident in words; ``entries`` is how those lines begin whose number changes."""
 
     traffic: tuple[bytes, ...]
     connections: bytes
@@ -37,20 +37,28 @@ class _Lines(NamedTuple):
 
 
 class NamespaceFamilies:
-    """Makes the families that have a ``netns`` label; what a namespace is called is put in words once."""
+    """Makes the families that have a ``netns`` label."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._residents: Sequence[Resident] = ()
         self._refreshes = 0
-        self._lines: dict[Resident, _Lines] = {}
+        self._lines: dict[Resident, Lines] = {}
         self._traffic_lines = (b"",) * len(_TRAFFIC)
         self._connections_lines = self._info_lines = b""
         self._entries: tuple[bytes, tuple[int, ...]] = (b"", ())
 
+    def strangers(self, residents: Sequence[Resident]) -> list[Resident]:
+        """Return those who are not in words yet."""
+        return [] if residents is self._residents else [each for each in residents if each not in self._lines]
+
+    def introduce(self, lines: Mapping[Resident, Lines]) -> None:
+        """Take over the words for residents who will be there."""
+        self._lines.update(lines)
+
     def collect(self, residents: Sequence[Resident]) -> Iterator[Family]:
         """Yield all families, as of the world's last sample, for those who are there now."""
-        self._put_in_words(residents)
+        self._follow(residents)
         connections = self._world.connections
         yield from self._traffic()
         yield Family(
@@ -63,9 +71,7 @@ class NamespaceFamilies:
             self._connections_lines,
             tuple(chain.from_iterable(connections.counted(each.cookie) for each in residents)),
         )
-        yield Family(
-            _INFO, "What identifies a networked namespace.", "gauge", self._info_lines, (1,) * len(residents)
-        )
+        yield Family(_INFO, "What identifies a networked namespace.", "gauge", self._info_lines, (1,) * len(residents))
 
     def _traffic(self) -> Iterator[Family]:
         ledger = self._world.ledger
@@ -81,13 +87,13 @@ class NamespaceFamilies:
                 counters[Traffic._fields.index(field)],
             )
 
-    def _put_in_words(self, residents: Sequence[Resident]) -> None:
-        """Bring the lines up to date: those of each metric stand together, as the format demands."""
+    def _follow(self, residents: Sequence[Resident]) -> None:
+        """Bring the lines up to date: those of a metric stand together, as the format demands."""
         refreshes = self._world.connections.refreshes
         if residents is self._residents and refreshes == self._refreshes:
             return
         if residents is not self._residents:
-            self._lines = {each: self._lines.get(each) or _lines(each) for each in residents}
+            self._lines = {each: self._lines.get(each) or in_words(each) for each in residents}
             lines = self._lines.values()
             by_metric = zip(*(each.traffic for each in lines), strict=True)
             self._traffic_lines = tuple(map(b"".join, by_metric)) or (b"",) * len(_TRAFFIC)
@@ -106,18 +112,19 @@ class NamespaceFamilies:
         return b"".join(lines), tuple(counts)
 
 
-def _lines(resident: Resident) -> _Lines:
-    lease, device = resident.lease, host_end_name(resident.cookie)
-    named = (("netns", printable(resident.name)), ("network", lease.network))
-    placed = (("address", str(lease.address)), ("address6", str(lease.address6 or "")))
-    return _Lines(
-        tuple(line(f"vethd_network_{metric}", "counter", (*named, ("device", device))) for metric in _TRAFFIC),
-        b"".join(line(_CONNECTIONS, "counter", (*named, ("direction", way))) for way in ("opened", "accepted")),
-        line(_INFO, "gauge", (*named, ("source", "named"), ("device", device), *placed)),
+def in_words(resident: Resident) -> Lines:
+    """Return a resident's lines, which takes some 0.02 ms and reads nothing else."""
+    lease, device = resident.attachment.lease, labels(device=host_end_name(resident.cookie))
+    named = labels(netns=printable(resident.name), network=lease.network)
+    placed = labels(address=str(lease.address), address6=str(lease.address6 or ""))
+    return Lines(
+        tuple(line(f"vethd_network_{metric}", "counter", named, device) for metric in _TRAFFIC),
+        b"".join(line(_CONNECTIONS, "counter", named, labels(direction=way)) for way in ("opened", "accepted")),
+        line(_INFO, "gauge", named, labels(source=resident.origin.source), device, placed),
         begin(_ENTRIES, "gauge", named),
     )
 
 
 @lru_cache(maxsize=256)
 def _end(protocol: str, state: str) -> bytes:
-    return end((("protocol", protocol), ("state", state)))
+    return end(labels(protocol=protocol, state=state))

@@ -4,6 +4,7 @@ import platform
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from prometheus_client import (
@@ -15,11 +16,12 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_text
 from prometheus_client.registry import Collector
 
 from agent import __version__
-from agent.export.exposition import render
+from agent.export.exposition import Renderer
 from agent.export.families import NamespaceFamilies
 from agent.export.residents import Resident
 from agent.export.views import STATES, attached
@@ -29,11 +31,14 @@ from agent.reconciler.world import World
 
 _PLUMB_BUCKETS = (0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _BRIDGE_PORTS = 1023
+_NETWORK_AND_STATE = attrgetter("network", "state")
 _EOF = b"# EOF\n"
+# Those that every agent listens to: what an alert looks at is there before anything is lost.
+_SOURCES = ("inotify", "rtnetlink", "nftables")
 
 
 class Metrics:
-    """The registry, the counters that notices drive, and the whole of a scrape.
+    """The registry, the counters that notices drive, and both as text.
 
     ``table`` returns what was read of conntrack's table last, ``lag`` by how many seconds the
     loop was late last.
@@ -41,7 +46,8 @@ class Metrics:
 
     def __init__(self, world: World, table: Callable[[], Table], lag: Callable[[], float]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._families = NamespaceFamilies(world)
+        self.families = NamespaceFamilies(world)
+        self._renderer = Renderer()
         self.registry = CollectorRegistry()
         self._plumb = Histogram(
             "vethd_plumb_duration_seconds",
@@ -62,15 +68,15 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
-    def scrape(self, accept: str, residents: Sequence[Resident]) -> tuple[bytes, str]:
-        """Return everything as text in the format that an Accept header asks for, and its content type.
+    def render(self, openmetrics: bool) -> bytes:
+        """Return what there is not per namespace as text, without the end that OpenMetrics has."""
+        encode = openmetrics_text if openmetrics else generate_latest
+        return encode(self.registry).removesuffix(_EOF)
 
-        ``residents`` are those who are there now.
-        """
-        encode, content_type = choose_encoder(accept)
-        openmetrics = content_type.startswith("application/openmetrics-text")
-        parts = [encode(self.registry).removesuffix(_EOF), *render(self._families.collect(residents), openmetrics)]
-        return b"".join([*parts, _EOF] if openmetrics else parts), content_type
+    def render_namespaces(self, openmetrics: bool, residents: Sequence[Resident]) -> list[bytes]:
+        """Return the rest of the text, in pieces; ``residents`` are those who are there now."""
+        pieces = [*self._renderer.render(self.families.collect(residents), openmetrics)]
+        return [*pieces, _EOF] if openmetrics else pieces
 
     def on_notice(self, notice: Mapping[str, Any]) -> None:
         """Count what happened."""
@@ -104,9 +110,11 @@ class _WorldCollector(Collector):
         info.add_metric((__version__, platform.python_version()), 1)
         yield info
         yield _labelled_counter("vethd_events", "Events taken, by source.", "source", world.heard)
-        lost = {source: world.dropped.get(source, 0) for source in ("inotify", "rtnetlink", "nftables")}
+        lost = dict.fromkeys((*_SOURCES, *world.heard), 0) | world.dropped
         yield _labelled_counter("vethd_events_dropped", "Times that events of a source were lost.", "source", lost)
         yield GaugeMetricFamily("vethd_queue_length", "Names that wait to be looked at, or are.", world.queued)
+        in_force = sum(len(wishes.by_name) for wishes in self._world.wishes)
+        yield GaugeMetricFamily("vethd_wishes", "Files of netns.d that are in force.", in_force)
         yield GaugeMetricFamily("vethd_loop_lag_seconds", "How late the event loop was last.", self._lag())
         yield GaugeMetricFamily(
             "vethd_last_resync_timestamp_seconds", "When everything was looked at last.", world.resynced or time.time()
@@ -114,7 +122,9 @@ class _WorldCollector(Collector):
 
     def _networks(self) -> Iterator[Metric]:
         counts = GaugeMetricFamily("vethd_namespaces", "Namespaces by network and state.", labels=("network", "state"))
-        tally: Tally[tuple[str, str]] = Tally((record.network or "", record.state) for record in self._world.roster)
+        tally: Tally[tuple[str, str]] = Tally()
+        for (of_network, state), count in Tally(map(_NETWORK_AND_STATE, self._world.roster)).items():
+            tally[of_network or "", state] += count
         for network in self._world.config.networks:
             for state in STATES:
                 tally.setdefault((network.name, state), 0)
@@ -124,8 +134,12 @@ class _WorldCollector(Collector):
         leases = GaugeMetricFamily("vethd_leases", "Addresses in use.", labels=("network",))
         free = GaugeMetricFamily("vethd_leases_free", "Addresses that are not in use.", labels=("network",))
         capacity = GaugeMetricFamily("vethd_lease_capacity", "Addresses that can be in use.", labels=("network",))
-        ports = GaugeMetricFamily("vethd_bridge_ports", "Namespaces on a bridge.", labels=("device",))
-        on_bridge = Tally(record.network for record in attached(self._world))
+        ports = GaugeMetricFamily("vethd_bridge_ports", "Namespaces that are ports of a bridge.", labels=("device",))
+        on_bridge = Tally(
+            record.network
+            for record in attached(self._world)
+            if record.attachment is not None and not record.attachment.lease.routed
+        )
         for network in self._world.config.networks:
             held = len(self._world.leases[network.name])
             leases.add_metric((network.name,), held)

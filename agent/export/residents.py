@@ -4,18 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.export.views import attached
-from agent.model import Cookie, Lease
+from agent.model import Attachment, Cookie, Origin
 from agent.reconciler.world import World
 
 
 @dataclass(slots=True, eq=False)
 class Resident:
-    """A namespace whose attachment stands; another name or other addresses make another resident of it."""
+    """A namespace whose attachment stands. Who is told by another name or address is another resident.
 
+    ``name`` is the origin's, or its path, where somebody else had that name first. ``addresses`` are
+    of both families; without IPv6 the second is empty.
+    """
+
+    origin: Origin
+    attachment: Attachment
     cookie: Cookie
     name: str
-    lease: Lease
-    addresses: tuple[bytes, ...]
+    addresses: tuple[bytes, bytes]
 
 
 class Residents:
@@ -24,36 +29,41 @@ class Residents:
     def __init__(self, world: World) -> None:
         self._world = world
         self._known: dict[Cookie, Resident] = {}
+        self._called: dict[str, Cookie] = {}
         self._all: Sequence[Resident] = ()
 
     def now(self) -> Sequence[Resident]:
         """Return the residents as of now: the very sequence of the last call, when nobody came or went."""
-        ledger = self._world.ledger
         seen: dict[Cookie, Resident] = {}
         for record in attached(self._world):
             attachment = record.attachment
-            if attachment is None or ledger.device(attachment.cookie) is None:
+            if attachment is None:
                 continue
-            cookie, lease = attachment.cookie, attachment.lease
-            resident = self._known.get(cookie)
-            if resident is None or resident.name != record.name or not _keeps(resident, lease):
-                resident = Resident(cookie, record.name, lease, _addresses(lease))
-            seen[cookie] = resident
+            resident = self._known.get(attachment.cookie)
+            if resident is None or resident.attachment is not attachment or resident.origin is not record.origin:
+                resident = self._meet(record.origin, attachment, resident)
+            if resident is not None:
+                seen[attachment.cookie] = resident
         if seen != self._known:
             self._known, self._all = seen, tuple(seen.values())
+            self._called = {name: cookie for name, cookie in self._called.items() if cookie in seen}
         return self._all
 
+    def _meet(self, origin: Origin, attachment: Attachment, known: Resident | None) -> Resident | None:
+        """Return who this is, None when nothing was read yet of its traffic."""
+        if known is not None and _told(known.origin, known.attachment) == _told(origin, attachment):
+            known.origin, known.attachment = origin, attachment
+            return known
+        cookie, lease = attachment.cookie, attachment.lease
+        if self._world.ledger.device(cookie) is None:
+            return None
+        if known is not None and self._called.get(known.name) == cookie:
+            del self._called[known.name]
+        name = origin.name if self._called.setdefault(origin.name, cookie) == cookie else origin.path
+        six = b"" if lease.address6 is None else lease.address6.packed
+        return Resident(origin, attachment, cookie, name, (lease.address.packed, six))
 
-def _keeps(resident: Resident, lease: Lease) -> bool:
-    if resident.lease is lease:
-        return True
-    if resident.lease != lease:
-        return False
-    # An equal lease of a later look: the next comparison is short again.
-    resident.lease = lease
-    return True
 
-
-def _addresses(lease: Lease) -> tuple[bytes, ...]:
-    six = () if lease.address6 is None else (lease.address6.packed,)
-    return (lease.address.packed, *six)
+def _told(origin: Origin, attachment: Attachment) -> tuple[object, ...]:
+    """What labels tell of somebody."""
+    return origin.name, origin.source, attachment.lease

@@ -1,21 +1,26 @@
 """The names of the live page: what each row tells, its rates, and its last five minutes."""
 
 import hashlib
+import json
 import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import add, attrgetter
 from typing import Any, Final
 
 from agent.core.identity import printable
 from agent.core.roster import Record
 from agent.export import views
-from agent.model import Cookie
+from agent.model import Cookie, Traffic
 from agent.reconciler.world import World
 
 HISTORY: Final = 300
 _SPARK: Final = 60
 _REMEMBERED: Final = 1000
+# Whatever the page shows of a record comes of these.
+_SEEN: Final = attrgetter("origin", "state", "cookie", "network", "reason", "rule", "attachment", "alias_of")
 
 
 def _ring() -> "array[int]":
@@ -26,18 +31,21 @@ def _ring() -> "array[int]":
 class Row:
     """One name. ``number`` is short and of this process, ``key`` the same in every run of the agent.
 
-    ``receive`` and ``transmit`` are bytes a second, as the namespace sees them; the rings hold
-    those of the last ``HISTORY`` samples, ``since`` is the first sample that counts.
+    ``carried`` is what its namespace ``cookie`` had carried by the last sample, None for one without
+    traffic of its own. ``receive`` and ``transmit`` are bytes a second, as the namespace sees them; the rings hold
+    those of the last ``HISTORY`` samples, ``since`` is the first sample that counts, ``active`` the
+    last in which anything moved. ``text`` is what the page shows of it as JSON, empty until it is asked for.
     """
 
     number: int
     key: str
     path: str
     since: int
+    active: int = -HISTORY
+    text: str = ""
     seen: tuple[object, ...] = ()
     cookie: Cookie | None = None
-    bytes_in: int = 0
-    bytes_out: int = 0
+    carried: Traffic | None = None
     receive: int = 0
     transmit: int = 0
     connections: int | None = None
@@ -73,10 +81,12 @@ class Rows:
         self.gone = self._drop_all_but(world)
         for record in world.roster:
             row = self._rows.get(record.path) or self._enter(record.path)
-            seen = _state(world, record)
+            seen = _SEEN(record)
             if seen != row.seen:
-                row.seen = seen
+                row.text = ""
                 self.changed.append(row)
+            # What is equal is the same object the next time, which is faster to compare.
+            row.seen = seen
             receive, transmit = _rates(world, record, row, seconds)
             count = world.connections.total(record.cookie) if row.cookie is not None and record.cookie else None
             if (receive, transmit, count) != (row.receive, row.transmit, row.connections):
@@ -84,17 +94,25 @@ class Rows:
                 self.moved.append(row)
             row.received[slot] = receive
             row.transmitted[slot] = transmit
+            if receive or transmit:
+                row.active = self._sample
+
+    def text(self, world: World, row: Row) -> str:
+        """Return what the page shows of a row, as JSON."""
+        if not row.text:
+            row.text = json.dumps(_told(world, row), separators=(",", ":"))
+        return row.text
 
     def history(self, row: Row, samples: int = HISTORY) -> tuple[list[int], list[int]]:
         """Return a row's rates, oldest first, one for each of at most ``samples`` samples."""
         first = max(row.since, self._sample - samples + 1)
-        slots = [number % HISTORY for number in range(first, self._sample + 1)]
-        return [row.received[slot] for slot in slots], [row.transmitted[slot] for slot in slots]
+        return _unrolled(row.received, first, self._sample), _unrolled(row.transmitted, first, self._sample)
 
     def spark(self, row: Row) -> list[int]:
         """Return both directions' sum over the last minute, empty for one that was idle."""
-        sums = [receive + transmit for receive, transmit in zip(*self.history(row, _SPARK), strict=True)]
-        return sums if any(sums) else []
+        if row.active <= self._sample - _SPARK:
+            return []
+        return [*map(add, *self.history(row, _SPARK))]
 
     def _enter(self, path: str) -> Row:
         key = key_of(path)
@@ -109,7 +127,8 @@ class Rows:
         gone = [row for path, row in self._rows.items() if world.roster.get(path) is None]
         for row in gone:
             del self._rows[row.path]
-        for key in list(self._paths)[: max(0, len(self._paths) - len(self._rows) - _REMEMBERED)]:
+        surplus = max(0, len(self._paths) - len(self._rows) - _REMEMBERED)
+        for key in list(islice(self._paths, surplus)):
             if self._paths[key] not in self._rows:
                 del self._paths[key]
         return [row.number for row in gone]
@@ -120,8 +139,8 @@ def key_of(path: str) -> str:
     return hashlib.blake2s(os.fsencode(path), digest_size=8).hexdigest()
 
 
-def told(world: World, row: Row) -> dict[str, Any]:
-    """Return what the page shows of a row, all text such that every character prints."""
+def _told(world: World, row: Row) -> dict[str, Any]:
+    """All text such that every character prints."""
     record = world.roster.get(row.path)
     if record is None:
         return {"id": row.number, "key": row.key, "name": row.path, "state": "pending"}
@@ -145,20 +164,20 @@ def shown(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else printable(c) for c in text)
 
 
-def _state(world: World, record: Record) -> tuple[object, ...]:
-    return (record.state, record.cookie, record.network, record.reason, record.rule, record.attachment, record.alias_of)
+def _unrolled(ring: "array[int]", first: int, last: int) -> list[int]:
+    """Return the samples from the first to the last, which are at most as many as the ring holds."""
+    begin, end = first % HISTORY, last % HISTORY + 1
+    return (ring[begin:end] if begin < end else ring[begin:] + ring[:end]).tolist()
 
 
 def _rates(world: World, record: Record, row: Row, seconds: float) -> tuple[int, int]:
-    traffic = world.ledger.carried(record.cookie) if record.cookie is not None and record.alias_of is None else None
-    if traffic is None:
-        row.cookie = None
+    carried = world.ledger.carried(record.cookie) if record.cookie is not None and record.alias_of is None else None
+    before = row.carried if row.cookie == record.cookie and seconds else None
+    row.cookie, row.carried = (None, None) if carried is None else (record.cookie, carried)
+    # The ledger returns the same object again when nothing has moved.
+    if carried is None or before is None or carried is before:
         return 0, 0
-    before = (row.bytes_in, row.bytes_out) if row.cookie == record.cookie and seconds else None
-    row.cookie, row.bytes_in, row.bytes_out = record.cookie, traffic.rx_bytes, traffic.tx_bytes
-    if before is None:
-        return 0, 0
-    return _rate(row.bytes_in - before[0], seconds), _rate(row.bytes_out - before[1], seconds)
+    return _rate(carried.rx_bytes - before.rx_bytes, seconds), _rate(carried.tx_bytes - before.tx_bytes, seconds)
 
 
 def _rate(count: int, seconds: float) -> int:

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from itertools import repeat
+from operator import add
 from typing import Final
 
 import structlog
@@ -20,6 +22,7 @@ from agent.reconciler.world import World
 
 # One question for each namespace, 0.05 ms of processor time each: asked seldom.
 _INSIDE_INTERVALS: Final = 6
+_NO_CONNECTIONS: Final = (0, 0)
 
 _log = structlog.get_logger()
 
@@ -34,6 +37,8 @@ class Sampler:
         self._inside_due = 0.0
         self._inside: asyncio.Task[None] | None = None
         self.residents = Residents(world)
+        self._counted: Sequence[Resident] = ()
+        self._counts: list[tuple[int, int]] = []
         self.table = Table(0, 0, ())
 
     async def sample(self) -> Mapping[int, Traffic]:
@@ -47,25 +52,29 @@ class Sampler:
     async def _read(self) -> Mapping[int, Traffic]:
         (traffic, openings), _ = await asyncio.gather(asyncio.to_thread(_read_counters), self._read_flows_if_due())
         self._world.ledger.note_all(traffic)
-        self._note_openings(self.residents.now(), openings)
+        await asyncio.sleep(0)
+        self._note_openings(openings)
         self._read_inside_if_due()
         return traffic
 
-    def _note_openings(self, residents: Sequence[Resident], openings: Openings) -> None:
-        note = self._world.connections.note
-        for resident in residents:
-            opened = accepted = 0
-            for address in resident.addresses:
-                opened += openings.opened.get(address, 0)
-                accepted += openings.accepted.get(address, 0)
-            # Nothing at all is nothing yet, or sets that were just made anew.
-            if opened or accepted:
-                note(resident.cookie, opened, accepted)
+    def _note_openings(self, openings: Openings) -> None:
+        """Take the counts of both families together; only those that have changed cost anything."""
+        residents = self.residents.now()
+        if residents is not self._counted:
+            self._counted, self._counts = residents, [_NO_CONNECTIONS] * len(residents)
+        columns = [*zip(*(each.addresses for each in residents), strict=True)]
+        directions = ([map(counts.get, column, repeat(0)) for column in columns] for counts in openings)
+        counts = [*zip(*(map(add, *families) for families in directions), strict=True)] if columns else []
+        for resident, now, before in zip(residents, counts, self._counts, strict=True):
+            # Nothing at all is nothing yet, or the sets were just made anew.
+            if now != before and now != _NO_CONNECTIONS:
+                self._world.connections.note(resident.cookie, *now)
+        self._counts = counts
 
     async def _read_flows_if_due(self) -> None:
         if time.monotonic() < self._flows_due:
             return
-        holders = {address: each.cookie for each in self.residents.now() for address in each.addresses}
+        holders = {address: each.cookie for each in self.residents.now() for address in each.addresses if address}
         flows, self.table = await asyncio.to_thread(_read_flows, holders)
         self._world.connections.note_flows(flows)
         self._flows_due = time.monotonic() + self._world.config.conntrack_interval

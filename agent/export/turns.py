@@ -22,9 +22,16 @@ class Turns(Generic[_Result]):
         """Wait for the next turn and return what came of it. Raises what the work raises."""
         if self._next is None:
             self._next = asyncio.create_task(self._turn())
+            self._next.add_done_callback(_look_at)
         return await asyncio.shield(self._next)
 
     async def _turn(self) -> _Result:
         async with self._at_work:
             self._next = None
             return await self._work()
+
+
+def _look_at(turn: "asyncio.Task[_Result]") -> None:
+    """Keep asyncio from complaining of a failure for which nobody is left to hear."""
+    if not turn.cancelled():
+        turn.exception()

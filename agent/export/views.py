@@ -23,7 +23,7 @@ def namespace(world: World, record: Record) -> View:
     return {
         "name": record.name,
         "path": record.path,
-        "source": "named",
+        "source": record.origin.source,
         "state": record.state,
         "network": record.network,
         "device": record.device,

@@ -8,22 +8,17 @@ import json
 import socket
 from collections.abc import Awaitable, Callable
 from importlib import resources
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from agent.export.door import WRITE_SECONDS
 from agent.export.live import Live, TooManyViewers
 from agent.reconciler.world import World
 
-KEEPALIVE_SECONDS: Final = 30.0
-_MOST_CONNECTIONS: Final = 384
-# As many may be accepted at once before they count.
-_BACKLOG: Final = 128
-# Who has not taken a message by then is not there any more.
-_WRITE_SECONDS: Final = 20.0
 # The only files that are served: a path is a key of this table, never a part of a file's name.
 _FILES: Final = {
     "/": ("index.html", "text/html"),
@@ -77,7 +72,7 @@ class Page:
             await response.prepare(request)
             message = first
             while message is not None:
-                async with asyncio.timeout(_WRITE_SECONDS):
+                async with asyncio.timeout(WRITE_SECONDS):
                     await response.write(message)
                 message = await anext(messages, None)
         except TooManyViewers:
@@ -110,16 +105,21 @@ def guard(world: World) -> Middleware:
     return guarded
 
 
+def remote_address(request: web.Request) -> IPv4Address | IPv6Address:
+    """Return who asks; IPv4 is IPv4, also where a socket of both families heard it."""
+    remote = ip_address((request.remote or "0.0.0.0").partition("%")[0])
+    return getattr(remote, "ipv4_mapped", None) or remote
+
+
 async def secure(_: web.Request, response: web.StreamResponse) -> None:
     """For the signal on_response_prepare: give every answer, streams and errors too, its headers."""
     response.headers.update(_SECURITY)
 
 
 def _require_welcome(world: World, request: web.Request) -> None:
-    remote = ip_address((request.remote or "0.0.0.0").partition("%")[0])
-    mapped = getattr(remote, "ipv4_mapped", None) or remote
+    remote = remote_address(request)
     if any(
-        mapped in subnet for network in world.config.networks for subnet in (network.subnet, network.subnet6) if subnet
+        remote in subnet for network in world.config.networks for subnet in (network.subnet, network.subnet6) if subnet
     ):
         raise _forbidden("not for the namespaces of this host")
     if request.path != "/metrics" or _is_loopback(world.config.metrics_host):
@@ -158,32 +158,3 @@ def _is_loopback(text: str) -> bool:
 
 def _forbidden(message: str) -> web.HTTPForbidden:
     return web.HTTPForbidden(text=json.dumps({"error": message}), content_type="application/json")
-
-
-class Site(web.BaseSite):
-    """A TCP site that takes so many connections and no more: the others of the agent need files too."""
-
-    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
-        super().__init__(runner)
-        self._where = (host, port)
-
-    @property
-    def name(self) -> str:
-        """The URL, for logs."""
-        return "http://{}:{}".format(*self._where)
-
-    async def start(self) -> None:
-        """Listen. Raises OSError."""
-        await super().start()
-        server = self._runner.server
-        assert server is not None
-
-        def accept() -> asyncio.Protocol:
-            return server() if len(server.connections) < _MOST_CONNECTIONS else _Refusal()
-
-        self._server = await asyncio.get_running_loop().create_server(accept, *self._where, backlog=_BACKLOG)
-
-
-class _Refusal(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()

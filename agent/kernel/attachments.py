@@ -21,11 +21,12 @@ from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import NETLINK_NETFILTER, Answer, Netlink
 from agent.kernel.rtnetlink import AF_INET, AF_INET6
 from agent.kernel.wire import Request
-from agent.model import Inside, Lease, Link, Observed, Origin
+from agent.model import Bridge, Inside, Lease, Link, Neighbour, Observed, Origin, Route
 
 # What follows these depends on their having succeeded, or they are no requests.
 _ALONE: Final = (
     steps.DeletePair,
+    steps.QuietHostEnd,
     steps.RaiseRoutedHostEnd,
     steps.Admit,
     steps.Exempt,
@@ -37,6 +38,7 @@ _ALONE: Final = (
 # EAFNOSUPPORT: a kernel that was booted without IPv6 has no link-local addresses to turn off.
 # ESRCH: a route to be removed is gone.
 _FINE: Final = {0, errno.EEXIST, errno.EAFNOSUPPORT, errno.ESRCH}
+_MOST_NEIGHBOURS: Final = 16
 _GONE_IS_FINE: Final = {0, errno.ENODEV}
 
 
@@ -59,7 +61,7 @@ class Attachments:
     def settle(
         self,
         origin: Origin,
-        bridge: int | None,
+        bridge: Bridge | None,
         lease: Lease | None,
         decide: Callable[[Observed], Sequence[Step]],
         finish: Callable[[int], None],
@@ -67,16 +69,20 @@ class Attachments:
         """Enter a namespace, read it, do what ``decide`` makes of that; return its host end.
 
         ``finish`` is called with how many devices are inside then. Raises NotANamespace,
-        KernelError or HostError, and what ``decide`` raises.
+        KernelError or HostError, and what ``decide`` raises; KernelError with EEXIST once all is
+        done, when something was there that had not been seen: nobody knows then what it is like.
         """
         handle, seen = self.observe(origin, bridge, lease)
         with handle:
             todo = decide(seen)
-            host_end = self.apply(todo, handle) if todo else None
+            run = self._run(handle)
+            host_end = run.do(todo) if todo else None
+            if run.surprise is not None:
+                raise run.surprise
             finish(sum(1 for _ in handle.netlink.dump(messages.dump_links())) if todo else _count(seen))
         return host_end or seen.host_end
 
-    def observe(self, origin: Origin, bridge: int | None, lease: Lease | None) -> tuple[Handle, Observed]:
+    def observe(self, origin: Origin, bridge: Bridge | None, lease: Lease | None) -> tuple[Handle, Observed]:
         """Enter a namespace and read it, with its host end.
 
         The host's entries are read for the lease that it is expected to have.
@@ -88,13 +94,13 @@ class Attachments:
             seen = Observed(
                 handle.cookie,
                 host_end,
-                read_inside(handle.netlink),
+                read_inside(handle.netlink, _gateways(host_end, bridge)),
                 inode=handle.inode,
                 other_userns=handle.other_userns,
             )
             if host_end is None or bridge is None or lease is None:
                 return handle, seen
-            return handle, self._with_host_side(seen, host_end.index, bridge, lease)
+            return handle, self._with_host_side(seen, host_end.index, bridge.index, lease)
         except BaseException:
             handle.close()
             raise
@@ -104,7 +110,10 @@ class Attachments:
 
         Raises KernelError or HostError at the first step that fails.
         """
-        return _Run(self._netlink, self._members, handle, self._on_step).do(plan)
+        return self._run(handle).do(plan)
+
+    def _run(self, handle: Handle) -> "_Run":
+        return _Run(self._netlink, self._members, handle, self._on_step)
 
     def _with_host_side(self, seen: Observed, host_end: int, bridge: int, lease: Lease) -> Observed:
         """Add what the host has of its own for a namespace's addresses."""
@@ -147,20 +156,41 @@ def read_link(netlink: Netlink, name: str) -> Link | None:
     return decode.link(answer.replies[0])
 
 
-def read_inside(netlink: Netlink) -> Inside:
-    """Read a namespace. One that holds ``lo`` alone has nothing else that matters."""
+def _gateways(host_end: Link | None, bridge: Bridge | None) -> list[tuple[int, bytes]]:
+    """Return by which device which gateways should be known inside."""
+    if host_end is None or bridge is None:
+        return []
+    return [(host_end.peer, gateway) for gateway in bridge.gateways]
+
+
+def read_inside(netlink: Netlink, gateways: Sequence[tuple[int, bytes]]) -> Inside:
+    """Read a namespace; of neighbour entries, those of ``gateways`` and of the gateways of its default routes.
+
+    One that holds ``lo`` alone has nothing else that matters.
+    """
     links = tuple(decode.link(payload) for payload in netlink.dump(messages.dump_links()))
     if all(link.name == "lo" for link in links):
         return Inside(links)
     families = (AF_INET, AF_INET6)
-    routes = (decode.route(payload) for family in families for payload in netlink.dump(routing.dump_routes(family)))
-    neighbours = (decode.neighbour(payload) for payload in netlink.dump(routing.dump_neighbours()))
+    told = (decode.route(payload) for family in families for payload in netlink.dump(routing.dump_routes(family)))
+    routes = frozenset(route for route in told if route is not None)
     return Inside(
         links,
         frozenset(decode.address(payload) for payload in netlink.dump(routing.dump_addresses())),
-        frozenset(route for route in routes if route is not None),
-        frozenset(neighbour for neighbour in neighbours if neighbour is not None),
+        routes,
+        _read_neighbours(netlink, {*gateways, *_default_gateways(routes)}),
     )
+
+
+def _default_gateways(routes: frozenset[Route]) -> set[tuple[int, bytes]]:
+    return {(route.device, route.gateway) for route in routes if route.gateway and not route.destination}
+
+
+def _read_neighbours(netlink: Netlink, wanted: set[tuple[int, bytes]]) -> frozenset[Neighbour]:
+    """Read entries one by one: a dump would go through those of all namespaces."""
+    requests = [routing.get_neighbour(*each) for each in sorted(wanted)[:_MOST_NEIGHBOURS]]
+    found = (decode.neighbour(reply) for answer in netlink.exchange(requests) for reply in answer.replies)
+    return frozenset(neighbour for neighbour in found if neighbour is not None)
 
 
 class _Run:
@@ -175,6 +205,7 @@ class _Run:
         self._on_step = on_step
         self._indexes: dict[str, int] = {}
         self._host_end: Link | None = None
+        self.surprise: KernelError | None = None
 
     def do(self, plan: Sequence[Step]) -> Link | None:
         batch: list[Step] = []
@@ -198,6 +229,8 @@ class _Run:
 
     def _send(self, batch: Sequence[Step]) -> None:
         match batch[0]:
+            case steps.QuietHostEnd(host_end):
+                sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "1")
             case steps.RaiseRoutedHostEnd(host_end):
                 sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "0")
                 self._exchange([messages.no_link_local(host_end), messages.raise_link_without_arp(host_end)], _FINE)
@@ -225,6 +258,8 @@ class _Run:
         netlink = self._handle.netlink if inside else self._netlink
         for request, answer in zip(requests, netlink.exchange(requests), strict=True):
             _check(request, answer, fine)
+            if answer.code == errno.EEXIST:
+                self.surprise = KernelError(request.what, answer.code, answer.detail)
 
     def _await(self, netlink: Netlink, device: str, open_socket: Callable[[], Netlink]) -> Link:
         def ask() -> Link:
@@ -249,8 +284,6 @@ class _Run:
                 return [messages.set_mac(device, mac)]
             case steps.SetHostEndMtu(device, mtu) | steps.SetDeviceMtu(device, mtu):
                 return [messages.set_mtu(device, mtu)]
-            case steps.QuietHostEnd(host_end):
-                return [messages.no_link_local(host_end)]
             case steps.JoinBridge(host_end, bridge):
                 return [messages.join_bridge(host_end, bridge)]
             case steps.SetIsolated(host_end, isolated):

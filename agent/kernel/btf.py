@@ -14,10 +14,6 @@ _HEADER: Final = struct.Struct("=HBBIIIII")
 _TYPE: Final = struct.Struct("=III")
 _WORD: Final = struct.Struct("=I")
 _STRUCT: Final = 4
-_FUNCTION: Final = 12
-# How many words follow the three of a type, by its kind: once, and for each of its members.
-_WORDS: Final = {1: 1, 3: 3, 14: 1, 17: 1}
-_WORDS_EACH: Final = {4: 3, 5: 3, 6: 2, 13: 2, 15: 3, 19: 3}
 _KIND_SHIFT, _KIND_MASK = 24, 0x1F
 _MEMBERS_MASK: Final = 0xFFFF
 _OFFSET_MASK: Final = 0xFFFFFF
@@ -57,20 +53,6 @@ class Types:
                     begin = int(bits & _OFFSET_MASK) // 8
                     return begin + self.offset(*further) if further else begin
         raise UnknownTypeError(f"{structure}.{member}")
-
-    def function(self, name: str) -> int:
-        """Return the id of a function among the types; some 50 ms, as it takes a walk. Raises UnknownTypeError."""
-        wanted = self._string(name)
-        words = memoryview(self._types).cast("I")
-        place, number = 0, 1
-        while place < len(words):
-            info = words[place + 1]
-            kind = info >> _KIND_SHIFT & _KIND_MASK
-            if kind == _FUNCTION and words[place] == wanted:
-                return number
-            place += 3 + _WORDS.get(kind, 0) + _WORDS_EACH.get(kind, 0) * (info & _MEMBERS_MASK)
-            number += 1
-        raise UnknownTypeError(name)
 
     def _structures(self, name: str) -> Iterator[tuple[int, int]]:
         """Find structures of a name: where their members begin, and how many they are."""

@@ -20,7 +20,7 @@ from agent.errors import HostError
 from agent.kernel import cn_proc, eventfilter, netnsfilter
 from agent.kernel.btf import UnknownTypeError
 from agent.kernel.namespaces import come_back, enter
-from agent.kernel.netlink import HEADER
+from agent.kernel.wire import HEADER
 
 Event = tuple[int, int, int]
 """What happened (see cn_proc), the process (of FORK the parent), the child (of FORK alone, else arbitrary)."""
@@ -32,9 +32,12 @@ _ACK: Final = struct.Struct("=I12xI")
 _SO_RCVBUFFORCE: Final = 33
 _MSG_DONTWAIT: Final = 0x40
 BUFFER_BYTES: Final = 8 << 20
-_AT_ONCE: Final = 512
+AT_ONCE: Final = 512
 _ROUNDS: Final = 64
 _ACK_MS: Final = 200
+_UNANSWERED: Final = (
+    "the kernel's process connector does not answer: it takes CONFIG_PROC_EVENTS and the initial pid namespace"
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,22 +49,21 @@ class Connector:
         """Subscribe; ``buffer_bytes`` of events are kept by the kernel until they are taken.
 
         Of processes in the network namespaces ``passed_over`` (inodes) no events come, where the
-        kernel lets its filter look. Raises HostError where the connector does not answer.
+        kernel lets its filter look (``passes_over`` tells). Raises HostError where the connector
+        does not answer.
         """
         self._lost = False
-        self._socket = _open_in_initial_namespace()
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
-            self.passes_over = _filter(self._socket, passed_over)
-            self._socket.bind((0, cn_proc.CN_IDX_PROC))
-            self._ask(cn_proc.LISTEN)
-            self._await_ack()
-        except OSError as error:
-            self._socket.close()
-            raise HostError(f"the kernel's process connector refuses: {error.strerror}") from error
-        except HostError:
-            self._socket.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            try:
+                self._socket = undo.enter_context(_open_in_initial_namespace())
+                self.passes_over = _filter(self._socket, passed_over)
+                self._socket.bind((0, cn_proc.CN_IDX_PROC))
+                self._ask(cn_proc.LISTEN)
+                self._await_ack()
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+            except OSError as error:
+                raise HostError(f"{_UNANSWERED} ({error.strerror})") from error
+            undo.pop_all()
         self._mailbag = _Mailbag()
 
     def fileno(self) -> int:
@@ -81,7 +83,7 @@ class Connector:
                 self._lost = True
                 continue
             events += self._mailbag.events(max(count, 0))
-            if count < _AT_ONCE:
+            if count < AT_ONCE:
                 lost, self._lost = self._lost, False
                 return events, lost
         return events, False
@@ -108,25 +110,23 @@ class Connector:
                 if code:
                     raise OSError(code, os.strerror(code))
                 return
-        raise HostError(
-            "the kernel's process connector is silent: it takes CONFIG_PROC_EVENTS and the initial pid namespace"
-        )
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
 
 class _Mailbag:
     """Room for many messages, which one system call fills (recvmmsg(2))."""
 
     def __init__(self) -> None:
-        self._events = bytearray(_AT_ONCE * _EVENT.size)
+        self._events = bytearray(AT_ONCE * _EVENT.size)
         events = ctypes.addressof(ctypes.c_char.from_buffer(self._events))
         # What comes before each event is written to one place over and over, and read by nobody.
         self._head = ctypes.create_string_buffer(cn_proc.WHAT)
         parts = []
-        for place in range(_AT_ONCE):
+        for place in range(AT_ONCE):
             parts.append(_Part(ctypes.addressof(self._head), cn_proc.WHAT))
             parts.append(_Part(events + place * _EVENT.size, _EVENT.size))
         self._parts = (_Part * len(parts))(*parts)
-        self._slots = (_Slot * _AT_ONCE)()
+        self._slots = (_Slot * AT_ONCE)()
         for place, slot in enumerate(self._slots):
             slot.message.parts = ctypes.addressof(self._parts) + 2 * place * ctypes.sizeof(_Part)
             slot.message.parts_count = 2
@@ -135,7 +135,7 @@ class _Mailbag:
 
     def fill(self, descriptor: int) -> int:
         """Receive what is there; return the number of messages, or a negative errno."""
-        count: int = self._fill(descriptor, self._address, _AT_ONCE, _MSG_DONTWAIT, None)
+        count: int = self._fill(descriptor, self._address, AT_ONCE, _MSG_DONTWAIT, None)
         return count if count >= 0 else -ctypes.get_errno()
 
     def events(self, count: int) -> Iterator[Event]:

@@ -5,12 +5,12 @@ Source: nfnetlink_conntrack.h (ctnetlink), net/netfilter/nf_conntrack_netlink.c.
 
 import errno
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from agent.errors import KernelError
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.wire import Request, attribute, attributes
+from agent.kernel.wire import NLMSG_DONE, Request, attribute, attributes, messages
 
 _GET: Final = 0x0101
 _DELETE: Final = 0x0102
@@ -19,25 +19,38 @@ _CTA_TUPLE_IP = 1
 _CTA_IP_V4_SRC, _CTA_IP_V6_SRC = 1, 3
 _NFGENMSG = struct.Struct("=BBH")
 _NLA_F_NESTED = 0x8000
+_GONE_IS_FINE: Final = {0, errno.ENOENT}
 
 
 def forget(addresses: Collection[bytes]) -> int:
     """Delete every entry that one of these addresses opened or answers; return how many.
 
-    One dump, whatever the number of addresses. A kernel without conntrack has none.
+    One dump, whatever the number of addresses. A kernel without conntrack has none. Raises KernelError.
     """
     wanted = frozenset(addresses)
     with Netlink(NETLINK_NETFILTER) as netlink:
         try:
-            entries = netlink.dump(Request(_GET, 0, _NFGENMSG.pack(0, 0, 0), "list connections"))
+            doomed = list(_deletions(netlink, wanted))
         except KernelError as error:
             if error.code in {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}:
                 return 0
             raise
-        doomed = [request for entry in entries if (request := _deletion(entry, wanted)) is not None]
         for request in doomed:
-            netlink.ask(request)
+            answer = netlink.ask(request)
+            if answer.code not in _GONE_IS_FINE:
+                raise KernelError(request.what, answer.code, answer.detail)
     return len(doomed)
+
+
+def _deletions(netlink: Netlink, wanted: frozenset[bytes]) -> Iterator[Request]:
+    """Yield what deletes the entries of these addresses; of a table of any size, a datagram is held at a time."""
+    for data in netlink.datagrams(Request(_GET, 0, _NFGENMSG.pack(0, 0, 0), "list connections")):
+        if not any(address in data for address in wanted):
+            continue
+        for message in messages(data):
+            deletion = None if message.kind == NLMSG_DONE else _deletion(message.payload, wanted)
+            if deletion is not None:
+                yield deletion
 
 
 def _deletion(entry: memoryview, wanted: frozenset[bytes]) -> Request | None:

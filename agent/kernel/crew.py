@@ -13,6 +13,7 @@ from typing import TypeVar
 from agent.core.hostplan import HostSeen, HostStep
 from agent.core.identity import host_end_name
 from agent.core.steps import Step
+from agent.kernel import faults
 from agent.kernel.attachments import Attachments, read_link
 from agent.kernel.host import apply_host, host_links, observe_host
 from agent.kernel.members import Member
@@ -20,7 +21,7 @@ from agent.kernel.namespaces import Namespaces
 from agent.kernel.netlink import Netlink
 from agent.kernel.reaper import Last, Reaper, Removal
 from agent.kernel.ruleset import Ruleset
-from agent.model import Cookie, Lease, Link, Network, Observed, Origin
+from agent.model import Bridge, Cookie, Lease, Link, Network, Observed, Origin
 
 _Result = TypeVar("_Result")
 
@@ -51,7 +52,7 @@ class Crew:
     async def settle(
         self,
         origin: Origin,
-        bridge: int | None,
+        bridge: Bridge | None,
         lease: Lease | None,
         decide: Callable[[Observed], Sequence[Step]],
         finish: Callable[[int], None],
@@ -125,4 +126,5 @@ class Crew:
             self._reaping = None
 
     async def _plumb(self, work: Callable[..., _Result], *arguments: object) -> _Result:
+        work = faults.around(work)
         return await asyncio.get_running_loop().run_in_executor(self._plumber_thread, work, *arguments)

@@ -74,7 +74,7 @@ class _Fault:
     """What VETHD_FAULT_REFUSE's file asks for: ``count`` calls fail with ``code`` after ``skip`` others.
 
     Only those count that are named ``call`` (``netlink`` for any request by a netlink socket) and
-    hold the text ``holds``.
+    hold the text ``holds``. ``serial`` tells a fault from one before that was the same.
     """
 
     call: str
@@ -82,6 +82,7 @@ class _Fault:
     skip: int = 0
     count: int = 1
     holds: str = ""
+    serial: int = 0
 
     def strikes(self, call: str, content: bytes) -> bool:
         if call != self.call or self.holds.encode() not in content:

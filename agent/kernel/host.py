@@ -1,5 +1,6 @@
 """The host's side: bridges, their addresses, forwarding, the uplink. Done rarely, so by pyroute2."""
 
+import errno
 import socket
 from collections.abc import Sequence
 from typing import Final
@@ -94,8 +95,11 @@ def _apply(route: IPRoute, step: HostStep) -> None:
             )
         case AddBridgeRoute(bridge, address):
             index = socket.if_nametoindex(bridge)
+            request = routing.add_on_link_route(index, address.packed, address.network.prefixlen)
             with Netlink() as netlink:
-                netlink.ask(routing.add_on_link_route(index, address.packed, address.network.prefixlen))
+                answer = netlink.ask(request)
+            if answer.code not in {0, errno.EEXIST}:
+                raise KernelError(request.what, answer.code, answer.detail)
         case WriteSetting(name, value):
             sysctl.write(name, value)
 

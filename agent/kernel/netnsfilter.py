@@ -5,7 +5,8 @@ This program, run by the kernel for each event, reads the namespace of the proce
 child that is being made, and keeps the event back when it is one of those to be passed over.
 Where it cannot tell, the event passes. Without it, each event would cost a look at /proc.
 
-Source: struct task_struct in include/linux/sched.h, copy_process in kernel/fork.c.
+Source: copy_process in kernel/fork.c; struct task_struct in include/linux/sched.h, nsproxy in
+include/linux/nsproxy.h, net in include/net/net_namespace.h.
 """
 
 import os
@@ -77,10 +78,17 @@ def _find_child(types: Types) -> list[Line]:
 
 
 def _verdict(types: Types, passed_over: Iterable[int]) -> list[Line]:
-    first, *further = bpf.drop_in_netns(types, _TASK, passed_over)
+    """Follow ``task->nsproxy->net_ns->ns.inum``; 0, where nothing can be read, is no namespace's."""
+    first, *further = bpf.read(8, _TASK, types.offset("task_struct", "nsproxy"))
     return [
         first._replace(label="verdict"),
         *further,
+        Line(bpf.LDX_DW, _TASK, bpf.FRAME, bpf.SLOT),
+        *bpf.read(8, _TASK, types.offset("nsproxy", "net_ns")),
+        Line(bpf.LDX_DW, _TASK, bpf.FRAME, bpf.SLOT),
+        *bpf.read(4, _TASK, types.offset("net", "ns", "ns_common", "inum")),
+        Line(bpf.LDX_W, bpf.R0, bpf.FRAME, bpf.SLOT),
+        *(Line(bpf.JEQ_32, bpf.R0, value=inode, to="drop") for inode in passed_over),
         Line(bpf.MOV, bpf.R0, value=-1, label="pass"),
         Line(bpf.EXIT),
         Line(bpf.MOV, bpf.R0, value=0, label="drop"),

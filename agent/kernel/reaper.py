@@ -5,11 +5,15 @@ group of devices waits just once. So this blocks in a thread of its own, away fr
 plumber, and takes as many at a time as there are.
 """
 
-from collections.abc import Mapping, Sequence
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from agent.core.identity import is_ours
 from agent.core.plan import IPV6_BYTES
+from agent.errors import KernelError
 from agent.kernel import conntrack, routing
 from agent.kernel.attachments import read_link
 from agent.kernel.doom import delete_together
@@ -18,6 +22,8 @@ from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.openings import forget_openings, read_openings
 from agent.kernel.wire import Request
 from agent.model import Lease, Traffic
+
+_GONE_IS_FINE: Final = {0, errno.ENOENT, errno.ENODEV}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,15 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """What a namespace had carried at its end; ``traffic`` is None when its device was gone."""
+    """What a namespace had carried at its end; ``traffic`` is None when its device was gone.
+
+    ``failure`` is what the kernel said of that which could not be removed; all else was.
+    """
 
     traffic: Traffic | None
     opened: int
     accepted: int
+    failure: KernelError | None = None
 
 
 class Reaper:
@@ -55,36 +65,71 @@ class Reaper:
         self._netfilter.close()
 
     def remove(self, removals: Sequence[Removal]) -> list[Last]:
-        """Take attachments down; what is gone already is no error. Raises KernelError."""
-        traffic = self._delete_links(removals)
-        admitted = [(each.host_end, each.lease) for each in removals if each.lease and each.admitted]
-        if admitted:
-            self._members.expel(admitted)
+        """Take attachments down; what is gone already is no error, and one that fails keeps no other."""
+        failures = _Failures()
+        traffic = self._delete_links(removals, failures)
         for each in removals:
-            if each.lease and each.exempt:
-                self._members.exempt(each.lease, exempt=False)
-        self._forget_neighbours(removals)
-        addresses = [address for each in removals for address in _addresses(each)]
-        openings = read_openings(self._netfilter) if addresses else {}
-        if addresses:
-            conntrack.forget(addresses)
-            forget_openings(self._netfilter, [address for address in addresses if address in openings])
-        return [_last(each, last, openings) for each, last in zip(removals, traffic, strict=True)]
+            with failures.of(each):
+                self._expel(each)
+            with failures.of(each):
+                self._forget_neighbours(each)
+        openings: Mapping[bytes, tuple[int, int]] = {}
+        leased = [each for each in removals if each.lease is not None]
+        if leased:
+            with failures.of(*leased):
+                openings = read_openings(self._netfilter)
+                conntrack.forget([address for each in leased for address in _addresses(each)])
+        for each in removals:
+            # What is to be tried again is to find its counts.
+            if each.host_end not in failures:
+                with failures.of(each):
+                    forget_openings(self._netfilter, [address for address in _addresses(each) if address in openings])
+        return [
+            _last(each, last, openings, failures.get(each.host_end))
+            for each, last in zip(removals, traffic, strict=True)
+        ]
 
-    def _delete_links(self, removals: Sequence[Removal]) -> list[Traffic | None]:
-        links = [read_link(self._netlink, each.host_end) for each in removals]
-        delete_together(self._netlink, [link for link in links if link is not None and is_ours(link)])
+    def _delete_links(self, removals: Sequence[Removal], failures: "_Failures") -> list[Traffic | None]:
+        found = {}
+        for each in removals:
+            with failures.of(each):
+                found[each] = read_link(self._netlink, each.host_end)
+        ours = {each: link for each, link in found.items() if link is not None and is_ours(link)}
+        try:
+            delete_together(self._netlink, list(ours.values()))
+        except KernelError:
+            for each, link in ours.items():
+                with failures.of(each):
+                    delete_together(self._netlink, [link])
+        links = [found.get(each) for each in removals]
         return [None if link is None else link.traffic for link in links]
 
-    def _forget_neighbours(self, removals: Sequence[Removal]) -> None:
-        self._netlink.exchange(
-            [
-                request
-                for each in removals
-                if each.bridge is not None and each.lease is not None
-                for request in _entries_on(each.bridge, each.lease.routed, _addresses(each))
-            ]
-        )
+    def _expel(self, removal: Removal) -> None:
+        if removal.lease and removal.admitted:
+            self._members.expel([(removal.host_end, removal.lease)])
+        if removal.lease and removal.exempt:
+            self._members.exempt(removal.lease, exempt=False)
+
+    def _forget_neighbours(self, removal: Removal) -> None:
+        if removal.bridge is None or removal.lease is None:
+            return
+        requests = _entries_on(removal.bridge, removal.lease.routed, _addresses(removal))
+        for request, answer in zip(requests, self._netlink.exchange(requests), strict=True):
+            if answer.code not in _GONE_IS_FINE:
+                raise KernelError(request.what, answer.code, answer.detail)
+
+
+class _Failures(dict[str, KernelError]):
+    """The first failure of each removal, by host end."""
+
+    @contextmanager
+    def of(self, *removals: Removal) -> Iterator[None]:
+        """Note a failure in the block as one of these."""
+        try:
+            yield
+        except KernelError as error:
+            for each in removals:
+                self.setdefault(each.host_end, error)
 
 
 def _entries_on(bridge: int, routed: bool, addresses: Sequence[bytes]) -> list[Request]:
@@ -94,9 +139,14 @@ def _entries_on(bridge: int, routed: bool, addresses: Sequence[bytes]) -> list[R
     return [routing.delete_neighbour(bridge, address) for address in addresses]
 
 
-def _last(removal: Removal, traffic: Traffic | None, openings: Mapping[bytes, tuple[int, int]]) -> Last:
+def _last(
+    removal: Removal,
+    traffic: Traffic | None,
+    openings: Mapping[bytes, tuple[int, int]],
+    failure: KernelError | None,
+) -> Last:
     counts = [openings.get(address, (0, 0)) for address in _addresses(removal)]
-    return Last(traffic, sum(opened for opened, _ in counts), sum(accepted for _, accepted in counts))
+    return Last(traffic, sum(opened for opened, _ in counts), sum(accepted for _, accepted in counts), failure)
 
 
 def _addresses(removal: Removal) -> list[bytes]:

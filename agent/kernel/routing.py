@@ -140,11 +140,6 @@ def find_route(destination: bytes) -> Request:
     return Request(RTM_GETROUTE, 0, body, "find a route")
 
 
-def dump_neighbours() -> Request:
-    """Ask for all neighbour entries."""
-    return Request(RTM_GETNEIGH, 0, NDMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list neighbours")
-
-
 def get_neighbour(device: int, address: bytes) -> Request:
     """Ask for one neighbour entry."""
     body = NDMSG.pack(_family(address), device, 0, 0, 0) + attribute(NDA_DST, address)

@@ -30,6 +30,8 @@ class HostSide:
         self._originals: dict[str, str] | None = None
         self._culprit: str | None = None
         self._stands = False
+        self.adopts = True
+        """Whether the next look takes in which attachments there are."""
         self.repairs: deque[float] = deque(maxlen=8)
 
     def suspect(self, culprit: str) -> None:
@@ -81,8 +83,10 @@ class HostSide:
         if steps:
             await self._crew.apply_host(steps)
             seen = await self._crew.observe_host(networks)
-        if not self._stands:
+        if self.adopts:
             self._world.adopt(await self._crew.host_links())
+            self.adopts = False
+        if not self._stands:
             await self._load_rules()
         elif not reloaded and not await self._crew.rules_loaded():
             reloaded = True

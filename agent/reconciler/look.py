@@ -1,17 +1,26 @@
 """One look at a namespace: what is decided between reading it and changing it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from agent.core import steps
+from agent.core.origin import origin_of
 from agent.core.plan import our_link, plan
 from agent.core.policy import Verdict, choose
 from agent.core.roster import Record
 from agent.core.steps import Step
 from agent.core.wanted import attachment, wished_index
+from agent.kernel import procfs
 from agent.model import Attachment, Cookie, Network, Observed, Origin, Wish
 from agent.reconciler.wishing import have_changed
 from agent.reconciler.world import World
+
+# Who brings a device into a namespace this soon after it was networked raced with us, and has it.
+_YOUNG_SECONDS: Final = 5.0
+_SHORTEST_PATIENCE: Final = 0.05
+_LONGEST_PATIENCE: Final = 30.0
 
 
 class Look:
@@ -24,7 +33,7 @@ class Look:
     def __init__(self, world: World, origin: Origin, settled: Attachment | None, young: bool) -> None:
         """``settled`` is what the name had when it was ready; ``young`` says that it is so since a moment ago."""
         self._world = world
-        self._origin = origin
+        self.origin = origin
         self._settled = settled
         self._young = young
         self.seen: Observed | None = None
@@ -49,8 +58,10 @@ class Look:
         if world.lease_of(seen.cookie) is None and have_changed(world):
             self.needs_wishes = True
             return ()
-        wish = world.wish_of(self._origin)
-        self.verdict = choose(self._origin, seen, world.host_cookie, world.config, wish, held=self._is_held(seen))
+        self.verdict = self._choose(seen)
+        if not self.verdict.is_final and self._has_become_another():
+            self.verdict = self._choose(seen)
+        wish = world.wish_of(self.origin)
         network = self.verdict.network
         if network is not None and world.config.mode == "observe":
             self.verdict = Verdict(None, f"agent.mode is observe, else: {self.verdict.rule}")
@@ -62,8 +73,8 @@ class Look:
             self.must_start_over = True
             return ()
         with world.lock:
-            lease = world.leases[network.name].acquire(seen.cookie, self._origin.name, wished_index(network, wish))
-        self.desired = attachment(seen.cookie, self._origin.name, network, lease, bridge, wish)
+            lease = world.leases[network.name].acquire(seen.cookie, self.origin.name, wished_index(network, wish))
+        self.desired = attachment(seen.cookie, self.origin.name, network, lease, bridge, wish)
         self.todo = plan(self.desired, replace(seen, exempt=seen.cookie in world.plain))
         return self.todo
 
@@ -77,18 +88,31 @@ class Look:
             lost = sum(isinstance(step, steps.DeletePair) for step in self.todo)
             self.has_company = devices > len(self.seen.inside.links) + made - lost and made > 0
         desired, resolvers = self.desired, self._world.resolvers
-        if desired is None or resolvers is None or self._origin.source != "named":
+        if desired is None or resolvers is None or self.origin.source != "named":
             return
-        wish = self._world.wish_of(self._origin)
+        wish = self._world.wish_of(self.origin)
         has_ipv6 = desired.lease.address6 is not None
-        self.remark = resolvers.write(self._origin.name, wish.dns if wish else None, has_ipv6, desired.cookie)
+        self.remark = resolvers.write(self.origin.name, wish.dns if wish else None, has_ipv6, desired.cookie)
+
+    def _choose(self, seen: Observed) -> Verdict:
+        world = self._world
+        wish = world.wish_of(self.origin)
+        return choose(self.origin, seen, world.host_cookie, world.config, wish, held=self._is_held(seen))
+
+    def _has_become_another(self) -> bool:
+        """Tell whether the process calls itself otherwise by now: some do so without running another program."""
+        process = None if self.origin.pid is None else procfs.describe(self.origin.pid)
+        former = self.origin
+        if process is not None:
+            self.origin = origin_of(process, former.path)
+        return self.origin != former
 
     def _is_owner(self, cookie: Cookie) -> bool:
         """Tell whether this name owns the namespace's attachment, or takes it over: a file does from a process."""
         owner = self._world.roster.owner(cookie)
-        if owner is None or owner.path == self._origin.path:
+        if owner is None or owner.path == self.origin.path:
             return True
-        return owner.origin.source == "process" and self._origin.source == "named"
+        return owner.origin.source == "process" and self.origin.source == "named"
 
     def _is_held(self, seen: Observed) -> bool:
         """Tell whether the namespace is ours for good: whoever came at the same time as we did has it."""
@@ -114,3 +138,17 @@ class Look:
 def settled_attachment(record: Record | None) -> Attachment | None:
     """Return what a name has, None while it is not ready."""
     return record.attachment if record is not None and record.state == "ready" else None
+
+
+def is_young(record: Record) -> bool:
+    """Tell whether a namespace was networked so short a time ago that somebody may have raced with us."""
+    return record.ready_since is not None and time.monotonic() - record.ready_since < _YOUNG_SECONDS
+
+
+def patience(record: Record) -> float:
+    """Return in how many seconds to see whether a runtime has set a namespace up by now.
+
+    A program that it runs is an event, that it calls itself otherwise is none; the longer it has taken, the longer
+    it will take.
+    """
+    return min(max(_SHORTEST_PATIENCE, (time.monotonic() - record.appeared) / 2), _LONGEST_PATIENCE)

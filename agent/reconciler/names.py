@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,17 +17,15 @@ from agent.errors import KernelError, NamespaceGone, NoFreeAddress, VethdError
 from agent.kernel.counters import Place
 from agent.kernel.crew import Crew
 from agent.kernel.reaper import Last, Removal
-from agent.model import Attachment, Cookie, Lease, Link, Network, Observed
+from agent.model import Attachment, Bridge, Cookie, Lease, Link, Network, Observed
 from agent.reconciler.bulletin import Bulletin
-from agent.reconciler.look import Look, settled_attachment
+from agent.reconciler.look import Look, is_young, patience, settled_attachment
+from agent.reconciler.stuck import Stuck, retry_seconds
 from agent.reconciler.world import World
 
 Result = Literal["changed", "unchanged", "left", "failed", "waiting", "gone"]
 
-_FIRST_RETRY_SECONDS: Final = 0.05
-_LAST_RETRY_SECONDS: Final = 30.0
-# Who brings a device into a namespace this soon after it was networked raced with us, and has it.
-_YOUNG_SECONDS: Final = 5.0
+_HELD: Final = "no process is in it any more: a mount or an open file keeps it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +47,14 @@ class Names:
         self._crew = crew
         self._bulletin = bulletin
         self._starved: set[str] = set()
+        self._stuck = Stuck(world, bulletin)
         self.reload_wishes: Callable[[], Awaitable[None]] = _nothing
 
     async def settle(self, path: str) -> Outcome:
         """Look at what a name leads to and bring it to where it should be."""
         record = self._world.roster.get(path)
+        if record is not None and record.departed:
+            return await self._vanished(path)
         origin = record.origin if record else named(path)
         bridge, lease = self._expected(record)
         look = Look(self._world, origin, settled_attachment(record), record is not None and is_young(record))
@@ -70,7 +70,13 @@ class Names:
         if look.needs_wishes:
             await self.reload_wishes()
             return Outcome("waiting", look=(path,))
-        return await self._note_look(path, look, look.seen, host_end)
+        record, orphans = self._lead(path, look.seen)
+        if look.origin != origin and record.origin == origin and not record.departed:
+            self._world.roster.enter(path, time.monotonic(), look.origin)
+        try:
+            return await self._note_look(record, orphans, look, look.seen, host_end)
+        except VethdError as error:
+            return self._failed(record, str(error), orphans)
 
     async def take_down(self, cookie: Cookie) -> Outcome:
         """Remove the attachment of a namespace that nobody names any more."""
@@ -78,18 +84,28 @@ class Names:
         if owner is not None:
             return Outcome("unchanged", look=(owner.path,))
         former = self._world.roster.last_record(cookie)
-        await self._withdraw(cookie, former)
+        if self._is_to_be_removed(cookie):
+            try:
+                await self._withdraw(cookie, former)
+            except VethdError as error:
+                return Outcome("failed", retry=self._stuck.failed(cookie, former, error))
+            self._stuck.done(cookie)
+        elif former is not None:
+            self._forget_wish(former.name)
         self._world.roster.forget(cookie)
         owner = self._world.roster.owner(cookie)
         starved, self._starved = self._starved, set()
         return Outcome("gone", look=(*starved, *((owner.path,) if owner else ())))
 
-    def _expected(self, record: Record | None) -> tuple[int | None, Lease | None]:
+    def _is_to_be_removed(self, cookie: Cookie) -> bool:
+        world = self._world
+        return world.config.mode == "manage" and (world.lease_of(cookie) is not None or cookie in world.strays)
+
+    def _expected(self, record: Record | None) -> tuple[Bridge | None, Lease | None]:
         """Return the bridge and the lease that a name is expected to have."""
         if record is None or record.cookie is None or record.network is None:
             return None, None
-        bridge = self._world.bridges.get(record.network)
-        return bridge.index if bridge else None, self._world.lease_of(record.cookie)
+        return self._world.bridges.get(record.network), self._world.lease_of(record.cookie)
 
     async def _vanished(self, path: str) -> Outcome:
         roster = self._world.roster
@@ -97,7 +113,8 @@ class Names:
         if former is not None and await self._is_held_without_process(former):
             return Outcome("unchanged")
         others = roster.aliases(former) if former else []
-        orphan = roster.leave(path) if not _has_file(path) else roster.part(path, time.monotonic())
+        is_placeholder = former is not None and former.origin.source == "named" and _has_file(path)
+        orphan = roster.part(path, time.monotonic()) if is_placeholder else roster.leave(path)
         self._starved.discard(path)
         if former is not None and former.state != "ready":
             self._note(former, "gone", "")
@@ -110,20 +127,24 @@ class Names:
         """
         if record.origin.source != "process" or record.attachment is None or record.alias_of is not None:
             return False
-        if _has_file(record.path) or self._world.roster.aliases(record):
+        if self._world.roster.aliases(record):
             return False
         host_end = await self._crew.host_end(record.attachment.cookie)
         if host_end is None:
             return False
         self._sample(record.attachment.cookie, record.attachment.network, host_end)
+        record.reason = _HELD
         return True
 
-    async def _note_look(self, path: str, look: Look, seen: Observed, host_end: Link | None) -> Outcome:
-        record, orphans = self._lead(path, seen)
+    async def _note_look(
+        self, record: Record, orphans: tuple[Cookie, ...], look: Look, seen: Observed, host_end: Link | None
+    ) -> Outcome:
+        path = record.path
         owner = self._world.roster.owner(seen.cookie)
         if owner is not None and owner is not record:
             self._follow(record, owner)
-            return Outcome("unchanged", orphans)
+            # A process that is not there any more makes room for whoever is.
+            return Outcome("unchanged", orphans, (owner.path,) if owner.departed else ())
         record.alias_of = None
         if look.is_being_removed or look.verdict is None:
             # Taking it down ends with a look at whoever names it then.
@@ -135,6 +156,9 @@ class Names:
         if verdict.network is None:
             if seen.host_end is not None and is_ours(seen.host_end) and self._world.config.mode == "manage":
                 await self._withdraw(seen.cookie, record)
+            if not verdict.is_final:
+                self._become(record, "pending", reason=verdict.rule)
+                return Outcome("waiting", orphans, retry=patience(record))
             self._become(record, "left", rule=verdict.rule)
             return Outcome("left", orphans)
         record.rule, record.network = verdict.rule, verdict.network.name
@@ -158,8 +182,13 @@ class Names:
             return Outcome("failed", orphans)
         if not self._crew.leads_to_namespace(record.origin):
             return Outcome("gone", orphans, (path,))
-        if isinstance(error, KernelError) and error.code == errno.EXFULL and look.desired is not None:
+        code = error.code if isinstance(error, KernelError) else 0
+        if code == errno.EXFULL and look.desired is not None:
             await self._route(look.desired)
+            return Outcome("waiting", orphans, (path,))
+        if code == errno.EEXIST and not record.failures:
+            # Somebody was at work at the same time: what is there now?
+            record.failures = 1
             return Outcome("waiting", orphans, (path,))
         return self._failed(record, str(error), orphans)
 
@@ -184,6 +213,7 @@ class Names:
     def _note_attached(
         self, record: Record, look: Look, attachment: Attachment, seen: Observed, host_end: Link | None
     ) -> None:
+        is_renamed = record.attachment is not None and record.attachment.name != attachment.name
         record.attachment = attachment
         self._sample(seen.cookie, attachment.network, host_end)
         if attachment.exempt:
@@ -192,8 +222,8 @@ class Names:
             self._world.plain.discard(seen.cookie)
         record.reason = "; ".join((*remarks(attachment, seen), *filter(None, (look.remark,))))
         if record.state == "ready":
-            if look.todo:
-                kinds = sorted({step.drift for step in look.todo})
+            kinds = sorted({step.drift for step in look.todo} - ({"mark"} if is_renamed else set()))
+            if kinds:
                 record.repairs.append(time.monotonic())
                 self._note(record, "repaired", ", ".join(kinds))
                 self._bulletin.publish("repaired", name=record.name, kinds=kinds)
@@ -225,8 +255,7 @@ class Names:
         last = await self._detach(cookie)
         if world.resolvers is not None:
             await asyncio.to_thread(world.resolvers.remove, name, cookie)
-        if world.roster.find(name) is None:
-            forget_runtime_wish(world.config.socket, name)
+        self._forget_wish(name)
         world.strays.discard(cookie)
         carried = world.ledger.close(cookie)
         opened, accepted = world.connections.close(cookie, last.opened, last.accepted)
@@ -246,6 +275,10 @@ class Names:
             connections_accepted=accepted,
         )
 
+    def _forget_wish(self, name: str) -> None:
+        if self._world.roster.find(name) is None:
+            forget_runtime_wish(self._world.config.socket, name)
+
     async def _detach(self, cookie: Cookie) -> Last:
         world = self._world
         lease = world.lease_of(cookie)
@@ -263,12 +296,12 @@ class Names:
             last = await self._crew.remove(removal)
         finally:
             world.leaving.discard(cookie)
-        world.plain.discard(cookie)
-        place = world.inside.pop(cookie, None)
-        if place is not None:
-            world.routed.pop(place.host_end, None)
         if last.traffic is not None and network is not None:
             world.ledger.note_last(cookie, network.name, last.traffic)
+        if last.failure is not None:
+            raise last.failure
+        world.plain.discard(cookie)
+        world.forget_place(cookie)
         with world.lock:
             for table in world.leases.values():
                 table.release(cookie)
@@ -279,6 +312,7 @@ class Names:
             return
         self._world.ledger.note(cookie, network.name, host_end.index, host_end.traffic)
         if host_end.peer_nsid is not None:
+            self._world.forget_place(cookie)
             self._world.attached[host_end.peer_nsid] = cookie
             self._world.inside[cookie] = Place(host_end.peer_nsid, host_end.peer, host_end.index)
         if is_routed(host_end.mac):
@@ -287,8 +321,7 @@ class Names:
     def _failed(self, record: Record, reason: str, orphans: tuple[Cookie, ...] = ()) -> Outcome:
         record.failures += 1
         self._become(record, "failed", reason=reason)
-        delay = min(_LAST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** min(record.failures - 1, 20))
-        return Outcome("failed", orphans, retry=delay * random.uniform(0.75, 1.25))
+        return Outcome("failed", orphans, retry=retry_seconds(record.failures))
 
     def _become(self, record: Record, state: State, rule: str = "", reason: str = "") -> None:
         if (record.state, record.rule, record.reason) == (state, rule or record.rule, reason):
@@ -310,8 +343,3 @@ async def _nothing() -> None:
 
 def _has_file(path: str) -> bool:
     return os.path.lexists(path)
-
-
-def is_young(record: Record) -> bool:
-    """Tell whether a namespace was networked so short a time ago that somebody may have raced with us."""
-    return record.ready_since is not None and time.monotonic() - record.ready_since < _YOUNG_SECONDS

@@ -29,7 +29,8 @@ class World:
 
     Those are taken on the plumber's thread, too: ``lock`` is held for that, and to read more than one.
 
-    ``bridges`` and ``uplink`` are what the last look at the host saw. ``attached`` maps the
+    ``bridges`` and ``uplink`` are what the last look at the host saw. ``troubles`` is what else is
+    wrong on this host, one line for each part of the agent that it concerns. ``attached`` maps the
     host's numbers for namespaces (nsid) to cookies, ``company`` are those, not attached yet, in which
     somebody else made a device lately, ``inside`` says where their devices are,
     ``routed`` which host end (ifindex) that the host routes to is whose,
@@ -51,6 +52,7 @@ class World:
     bridges: dict[str, Bridge] = field(default_factory=dict)
     uplink: Uplink | None = None
     host_problem: str = "the host's side is not set up yet"
+    troubles: dict[str, str] = field(default_factory=dict)
     attached: dict[int, Cookie] = field(default_factory=dict)
     company: OrderedDict[int, None] = field(default_factory=OrderedDict)
     inside: dict[Cookie, Place] = field(default_factory=dict)
@@ -99,6 +101,12 @@ class World:
             return False
         del self.company[place.nsid]
         return True
+
+    def forget_place(self, cookie: Cookie) -> None:
+        """Forget where a namespace's devices are: they are gone, or made anew."""
+        place = self.inside.pop(cookie, None)
+        if place is not None:
+            self.routed.pop(place.host_end, None)
 
     def wish_of(self, origin: Origin) -> Wish | None:
         """Return what a namespace wants for itself."""

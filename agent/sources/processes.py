@@ -36,6 +36,7 @@ _SHORTEST_PAUSE_SECONDS: Final = 0.2
 _UNASKED_FACTOR: Final = 1000
 _UNASKED_SECONDS: Final = 2.0
 _BLIND: Final = "cannot see the namespaces of other users' processes: give the agent CAP_SYS_PTRACE"
+_UNFILTERED: Final = "the kernel runs no filter of ours (bpf(2), BTF): each new process of the host costs a look"
 _CROWDED: Final = "too many namespaces for the limit of open files (ulimit -n): some are passed over"
 
 
@@ -67,7 +68,7 @@ class ProcessSource:
 
     @property
     def remark(self) -> str:
-        """What the source does not see here, and why, in one line; empty when it sees all it can."""
+        """What the source cannot do here, and why, in one line; empty when it can do everything."""
         return self._remark or (_CROWDED if self._residents.out_of_files else "")
 
     async def run(self) -> None:
@@ -163,7 +164,8 @@ class ProcessSource:
         self._scan_due = now + max(_SHORTEST_PAUSE_SECONDS, _WANTED_FACTOR * spent)
         factor = _WANTED_FACTOR if self._connector is None else _UNASKED_FACTOR
         self._scan_due_anyway = now + max(_UNASKED_SECONDS, factor * spent)
-        self._news.append(self.listed.set)
+        if not self.listed.is_set():
+            self._news.append(self.listed.set)
 
     def _appeared(self, origin: Origin) -> None:
         self._news.append(partial(self._sink.process_appeared, origin))
@@ -189,7 +191,9 @@ def _connect(passed_over: Collection[int], buffer_bytes: int) -> tuple[Connector
     except HostError as error:
         return None, f"{error}; all processes are looked at every {_UNASKED_SECONDS:g} s instead"
     # Whoever hears the connector is in the initial pid namespace, where process 2 is the kernel's, and root's.
-    return connector, "" if procfs.netns_of(2) is not None else _BLIND
+    if procfs.netns_of(2) is None:
+        return connector, _BLIND
+    return connector, "" if connector.passes_over else _UNFILTERED
 
 
 def _say(news: list[Callable[[], None]]) -> None:

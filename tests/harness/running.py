@@ -4,8 +4,9 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,18 +15,31 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.demo.private_host import PrivateHost
 from agent.demo.process import AgentProcess, Record
 
-Tables = Mapping[str, Mapping[str, Any]]
+Table = Mapping[str, Any]
+Tables = Mapping[str, Table | Sequence[Table]]
 METRICS = "127.0.0.1:9853"
 SOCKET = "/run/vethd/vethd.sock"
 STATE = "/run/vethd.state"
 
 
 def to_toml(tables: Tables) -> str:
-    """Tables by their dotted names; strings, numbers, truths and lists of them read the same in JSON."""
+    """Tables by their dotted names; a list of them becomes a block for each: ``{"rule": [{"leave": True}]}``."""
+    blocks: list[tuple[str, Table]] = []
+    for name, content in tables.items():
+        if isinstance(content, Mapping):
+            blocks.append((f"[{name}]", content))
+        else:
+            blocks += [(f"[[{name}]]", table) for table in content]
     return "\n".join(
-        f"[{table}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
-        for table, keys in tables.items()
+        f"{head}\n" + "".join(f"{key} = {_value(value)}\n" for key, value in table.items()) for head, table in blocks
     )
+
+
+def _value(value: object) -> str:
+    """Strings, numbers, truths and lists of them read the same in JSON."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -42,14 +56,15 @@ class _UnixConnection(http.client.HTTPConnection):
 class Agent(AgentProcess):
     """One configuration, and the process that runs with it while it runs.
 
-    `tables` are laid over the defaults table by table: ``{"network.default": {"mtu": 1400}}``.
+    `tables` are laid over the defaults table by table: ``{"network.default": {"mtu": 1400}}``; a list of
+    tables takes the place of the one before.
     `directory` holds the config. State lives in the host's memory, as its disk is not to be waited for;
     `tables` may put it elsewhere.
     """
 
     def __init__(self, host: PrivateHost, directory: Path, tables: Tables | None = None) -> None:
         super().__init__(host, directory / "vethd.toml")
-        self.tables: dict[str, dict[str, Any]] = {
+        self.tables: dict[str, Any] = {
             "agent": {"state_dir": STATE, "socket": SOCKET},
             "metrics": {"listen": METRICS},
         }
@@ -57,8 +72,11 @@ class Agent(AgentProcess):
 
     def configure(self, tables: Tables) -> None:
         """Write the config anew, with `tables` laid over what was there."""
-        for table, keys in tables.items():
-            self.tables.setdefault(table, {}).update(keys)
+        for name, content in tables.items():
+            if isinstance(content, Mapping):
+                self.tables.setdefault(name, {}).update(content)
+            else:
+                self.tables[name] = content
         self.config.write_text(to_toml(self.tables))
 
     @contextlib.contextmanager
@@ -84,6 +102,19 @@ class Agent(AgentProcess):
         status, answer = self.ask("/v1/namespaces")
         assert status == 200, answer
         return {item["name"]: item for item in answer["namespaces"]}
+
+    def reload(self, tables: Tables) -> Record:
+        """Configure, have it read, and wait for what the agent says to that."""
+        self.configure(tables)
+        mark = self.mark()
+        os.kill(self.pid, signal.SIGHUP)
+        return self.wait_event("config reloaded", since=mark)
+
+    def by_path(self) -> dict[str, Record]:
+        """All namespaces by the files that lead to them."""
+        status, answer = self.ask("/v1/namespaces")
+        assert status == 200, answer
+        return {item["path"]: item for item in answer["namespaces"]}
 
     def wait_ready(self, name: str | bytes, timeout: float = 10.0) -> Record:
         """Wait as `vethd wait` does; the namespace, which must be networked by then."""

@@ -261,6 +261,7 @@ def test_what_is_seen_of_a_namespace(ground: Ground) -> None:
     assert seen.host_end is not None
     assert is_ours(seen.host_end)
     assert (seen.host_end.carrier, seen.host_end.forwarding, seen.host_end.isolated) == (True, True, False)
+    assert seen.host_end.ipv6 is False, "host ends are quiet"
     assert isinstance(seen.inside, Inside)
     device = next(each for each in seen.inside.links if each.name == "eth0")
     assert (device.index, device.peer) == (seen.host_end.peer, seen.host_end.index)

@@ -11,7 +11,6 @@ from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.openings import count_openings, decode, forget_openings, read_openings
 from agent.kernel.ruleset import Ruleset
 from agent.kernel.wire import attribute, nested
-from agent.kernel.wire import attribute, nested
 from agent.model import Cookie, Traffic
 from tests.harness import netns, observe
 from tests.harness.waiting import eventually

@@ -1,12 +1,9 @@
-"""Who may ask, what is served, and what many or slow ones can do: by raw HTTP."""
+"""Who may ask, what is served, and who may look: by raw HTTP."""
 
 import contextlib
 import http.client
 import json
-import os
 import re
-import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,8 +14,8 @@ from tests.harness.expect import address4
 from tests.harness.running import METRICS, Agent
 from tests.harness.waiting import eventually
 
-HOST, PORT = "127.0.0.1", 9853
-IDLE, SCRAPERS, MOST_VIEWERS = 200, 50, 64
+PORT = 9853
+MOST_VIEWERS = 64
 
 
 def ask(path: str, method: str = "GET", **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
@@ -50,12 +47,6 @@ def message(response: http.client.HTTPResponse) -> tuple[str, dict[str, object]]
     data = json.loads(response.readline().decode().removeprefix("data: "))
     assert response.readline() == b"\n"
     return event, data
-
-
-def seconds_of_cpu(agent: Agent) -> float:
-    with open(f"/proc/{agent.pid}/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.usefixtures("agent")
@@ -144,7 +135,7 @@ def _answers(name: str | None, address: str, path: str) -> bool:
             return False
 
 
-def test_the_stream_tells_what_changes_and_costs_nothing_unseen(agent: Agent) -> None:
+def test_the_stream_tells_what_changes(agent: Agent) -> None:
     netns.add_many([f"web-{number}" for number in range(20)])
     agent.wait_ready("web-19")
     with looking() as (_, response):
@@ -164,25 +155,8 @@ def test_the_stream_tells_what_changes_and_costs_nothing_unseen(agent: Agent) ->
         assert told["namespace"]["address"].startswith(f"{address4('web-1')}/")
         assert told["traffic"]["receive_bytes"] >= 0
         assert [each["event"] for each in told["events"]][-1] == "networked"
-        begin = seconds_of_cpu(agent)
-        for _ in range(3):
-            message(response)
-        assert seconds_of_cpu(agent) - begin < 0.2
     key = next(row["key"] for row in rows if row["name"] == "web-2")
     assert ask(f"/api/namespace?id={key}")[0] == 200, "known, though nobody looks"
-    # Three seconds in which it has nothing to do but its own rest.
-    with open(f"/proc/{agent.pid}/task/{agent.pid}/status") as status_file:
-        assert "voluntary_ctxt_switches" in status_file.read()
-    begin, switches = seconds_of_cpu(agent), _switches(agent)
-    deadline = time.monotonic() + 3
-    eventually(lambda: time.monotonic() > deadline, 5, "three seconds have passed")
-    assert seconds_of_cpu(agent) - begin <= 0.03
-    assert _switches(agent) - switches < 30, "no sampler wakes"
-
-
-def _switches(agent: Agent) -> int:
-    with open(f"/proc/{agent.pid}/status") as status:
-        return sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
 
 
 def test_viewers_are_limited_and_slow_ones_are_not_waited_for(agent: Agent) -> None:
@@ -201,37 +175,3 @@ def test_viewers_are_limited_and_slow_ones_are_not_waited_for(agent: Agent) -> N
 def _may_look() -> bool:
     with looking() as (_, response):
         return response.status == 200
-
-
-def test_idle_connections_and_scrapers_disturb_nobody(agent: Agent) -> None:
-    with contextlib.ExitStack() as stack:
-        for number in range(IDLE):
-            idle = stack.enter_context(socket.create_connection((HOST, PORT)))
-            if number % 2:
-                idle.sendall(b"GET /metrics HTTP/1.1\r\nHost: local")
-        scrapers = [
-            stack.enter_context(contextlib.closing(http.client.HTTPConnection(METRICS, timeout=10)))
-            for _ in range(SCRAPERS)
-        ]
-        for scraper in scrapers:
-            scraper.request("GET", "/metrics")
-        netns.add_netns("web")
-        begin = time.monotonic()
-        agent.wait_ready("web")
-        assert time.monotonic() - begin < 2
-        assert {scraper.getresponse().status for scraper in scrapers} == {200}
-        assert ask("/")[0] == 200
-        for _ in range(IDLE):
-            stack.enter_context(socket.create_connection((HOST, PORT)))
-        eventually(_is_refused, 5, "beyond the limit, a connection is closed at once")
-        netns.add_netns("more")
-        agent.wait_ready("more")
-
-
-def _is_refused() -> bool:
-    with socket.create_connection((HOST, PORT)) as sock:
-        sock.settimeout(0.2)
-        try:
-            return sock.recv(1) == b""
-        except TimeoutError:
-            return False

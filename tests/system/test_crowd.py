@@ -25,7 +25,11 @@ MEGABYTE = 1 << 20
 
 
 def connect(stack: contextlib.ExitStack, sent: bytes = b"") -> socket.socket:
-    client = stack.enter_context(socket.create_connection(WHERE, 5))
+    """A client that can take little at once."""
+    client = stack.enter_context(socket.socket())
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(5)
+    client.connect(WHERE)
     client.sendall(sent)
     return client
 
@@ -112,8 +116,8 @@ def test_idle_connections_and_scrapers_disturb_nobody(agent: Agent) -> None:
                 assert response.status == 200
                 assert b"vethd_network_receive_bytes_total{" in response.read()
             assert ask("/healthz") == 200
-    # If all were served one after the other, and this one as the last.
-    assert median(crowded) < (SCRAPERS + 1) * alone
+    # Half of what it would take if all were served one after the other, and this one as the last.
+    assert median(crowded) < SCRAPERS / 2 * alone
 
 
 def test_who_takes_too_long_is_cut_off(agent: Agent) -> None:
@@ -125,7 +129,9 @@ def test_who_takes_too_long_is_cut_off(agent: Agent) -> None:
         with contextlib.suppress(BlockingIOError):
             for _ in range(100_000):
                 greedy.send(WHOLE)
-        assert connections(agent) == before + 4
+        # Of some of these the agent is rid of all answers but for the last bytes, which it has to keep.
+        lazy = [connect(stack, WHOLE * count) for count in range(4, 400, 4)]
+        eventually(lambda: connections(agent) == before + 4 + len(lazy), 2, "all are let in")
 
         def are_gone() -> bool:
             with contextlib.suppress(OSError):
@@ -135,7 +141,7 @@ def test_who_takes_too_long_is_cut_off(agent: Agent) -> None:
         begin = time.monotonic()
         eventually(are_gone, 3 * WRITE_SECONDS, "the agent has cut all of them off")
         assert time.monotonic() - begin > WRITE_SECONDS / 2, "not before their time"
-        assert all(is_cut_off(client) for client in (silent, half, dripping, greedy))
+        assert all(is_cut_off(client) for client in (silent, half, dripping, greedy, *lazy))
     assert ask("/metrics") == 200
 
 

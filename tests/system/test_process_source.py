@@ -13,7 +13,7 @@ import pytest
 from agent.demo.isolation import inside
 from agent.demo.private_host import PrivateHost
 from agent.errors import HostError
-from agent.kernel import connector, procfs
+from agent.kernel import connector, netnsfilter, procfs
 from agent.kernel.realm import Realm
 from agent.model import Origin
 from agent.sources import processes
@@ -289,6 +289,20 @@ async def test_without_events_it_looks_now_and_then(private_host: PrivateHost, m
             await recorder.until(lambda: mover.path in recorder.origins, "told")
             assert recorder.events == 0
         await recorder.until(lambda: mover.path not in recorder.origins, "taken back")
+
+
+async def test_without_a_better_filter_it_says_so_and_works(
+    private_host: PrivateHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(netnsfilter, "pass_elsewhere", refuse)
+    async with watching() as (source, recorder):
+        assert "bpf" in source.remark
+        with moved("exec") as mover:
+            await recorder.until(lambda: mover.path in recorder.origins, "told")
+            assert recorder.events > 0
 
 
 async def test_with_events_there_is_nothing_to_remark(private_host: PrivateHost) -> None:

@@ -76,7 +76,7 @@ class ModelKernel:
             case steps.MarkHostEnd(host_end, alias):
                 self._set_host_end(host_end, alias=alias, group=LINK_GROUP)
             case steps.QuietHostEnd(host_end):
-                self._host_end(host_end)
+                self._set_host_end(host_end, ipv6=False)
             case steps.RaiseHostEnd(host_end):
                 self.awaited &= self._host_end(host_end).up
                 self._set_host_end(host_end, up=True)

@@ -41,8 +41,8 @@ def test_a_new_namespace_from_nothing_to_the_first_packet() -> None:
     bridge = DESIRED.bridge
     assert planned(empty_world(DESIRED).kernel) == [
         steps.CreatePair(NAME, host_end_mac(DESIRED.lease), "eth0", MAC, 1500),
-        steps.QuietHostEnd(NAME),
         steps.MarkHostEnd(NAME, "vethd:web"),
+        steps.QuietHostEnd(NAME),
         steps.RaiseHostEnd(NAME),
         steps.RaiseLoopback(),
         steps.RaiseDevice("eth0"),
