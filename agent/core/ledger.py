@@ -1,7 +1,7 @@
 """What every namespace carried, also when its device was made anew, and what all carried together."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter, le
 from typing import Final
@@ -19,6 +19,7 @@ class Account:
     """One namespace's traffic: what former devices ``carried``, and the ``last`` sample of this one.
 
     ``inside`` is the last sample of the end inside, which knows of drops that the host end does not.
+    ``seen`` is the object that told of the host end: the same again tells nothing new.
     """
 
     network: str
@@ -26,6 +27,7 @@ class Account:
     carried: Traffic
     last: Traffic
     inside: Traffic = _NOTHING
+    seen: Traffic | None = field(default=None, compare=False)
 
     @property
     def present(self) -> Traffic:
@@ -99,11 +101,10 @@ class Ledger:
         """Take a sample of every host end that is known, by ifindex."""
         for cookie, account in self._accounts.items():
             host_end = traffic.get(account.device)
-            if host_end is not None:
-                sample = mirrored(host_end)
-                if sample != account.last:
-                    account.last = _later(account.last, sample)
-                    self._sums.pop(cookie, None)
+            if host_end is not None and host_end is not account.seen:
+                account.seen = host_end
+                account.last = _later(account.last, mirrored(host_end))
+                self._sums.pop(cookie, None)
 
     def note_inside(self, samples: Mapping[Cookie, Traffic]) -> None:
         """Take samples of the ends inside namespaces, told from their own side."""

@@ -118,6 +118,7 @@ def _create(desired: Attachment, name: str) -> Step:
         device=desired.network.interface,
         mac=netns_mac(desired.lease.address),
         mtu=desired.bridge.mtu,
+        arp=not desired.lease.routed,
     )
 
 
@@ -150,6 +151,7 @@ def _inside(desired: Attachment, link: Link | None, inside: Inside | None) -> It
     raised = link is None or not link.up
     if raised:
         yield steps.RaiseDevice(device)
+    if raised or (link is not None and not link.carrier):
         yield steps.AwaitDevice(device)
     for address, prefix in _addresses(desired, link, inside):
         found = None if link is None else Address(link.index, address, prefix)
@@ -173,8 +175,9 @@ def _inside(desired: Attachment, link: Link | None, inside: Inside | None) -> It
 
 def _port(desired: Attachment, name: str, host: Link | None, seen: Observed) -> Iterator[Step]:
     join = host is None or host.master != desired.bridge.index or not host.up
-    if join:
+    if join or (host is not None and not host.carrier):
         yield steps.AwaitHostEnd(name)
+    if join:
         if desired.network.anti_spoof:
             yield steps.Admit(name, desired.lease)
     for address, _ in desired.addresses:

@@ -34,6 +34,7 @@ class CreatePair(Step):
     device: str
     mac: bytes
     mtu: int
+    arp: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,14 +24,14 @@ from agent import __version__
 from agent.export.exposition import Renderer
 from agent.export.families import NamespaceFamilies
 from agent.export.residents import Resident
-from agent.export.views import STATES, attached
+from agent.export.views import STATES
 from agent.kernel.flows import Table
 from agent.model import Traffic
 from agent.reconciler.world import World
 
 _PLUMB_BUCKETS = (0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _BRIDGE_PORTS = 1023
-_NETWORK_AND_STATE = attrgetter("network", "state")
+_STANDING = attrgetter("network", "state", "alias_of")
 _EOF = b"# EOF\n"
 # Those that every agent listens to: what an alert looks at is there before anything is lost.
 _SOURCES = ("inotify", "rtnetlink", "nftables")
@@ -123,8 +123,12 @@ class _WorldCollector(Collector):
     def _networks(self) -> Iterator[Metric]:
         counts = GaugeMetricFamily("vethd_namespaces", "Namespaces by network and state.", labels=("network", "state"))
         tally: Tally[tuple[str, str]] = Tally()
-        for (of_network, state), count in Tally(map(_NETWORK_AND_STATE, self._world.roster)).items():
+        on_bridge: Tally[str | None] = Tally()
+        for (of_network, state, alias_of), count in Tally(map(_STANDING, self._world.roster)).items():
             tally[of_network or "", state] += count
+            on_bridge[of_network] += count if state == "ready" and alias_of is None else 0
+        for owner in map(self._world.roster.owner, self._world.routed.values()):
+            on_bridge[owner.network if owner and owner.state == "ready" else None] -= 1
         for network in self._world.config.networks:
             for state in STATES:
                 tally.setdefault((network.name, state), 0)
@@ -135,11 +139,6 @@ class _WorldCollector(Collector):
         free = GaugeMetricFamily("vethd_leases_free", "Addresses that are not in use.", labels=("network",))
         capacity = GaugeMetricFamily("vethd_lease_capacity", "Addresses that can be in use.", labels=("network",))
         ports = GaugeMetricFamily("vethd_bridge_ports", "Namespaces that are ports of a bridge.", labels=("device",))
-        on_bridge = Tally(
-            record.network
-            for record in attached(self._world)
-            if record.attachment is not None and not record.attachment.lease.routed
-        )
         for network in self._world.config.networks:
             held = len(self._world.leases[network.name])
             leases.add_metric((network.name,), held)

@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from itertools import repeat
-from operator import add
+from operator import is_
 from typing import Final
 
 import structlog
@@ -13,10 +12,10 @@ from agent.core.connections import Flows
 from agent.errors import KernelError
 from agent.export.residents import Resident, Residents
 from agent.export.turns import Turns
-from agent.kernel.counters import read_inside, read_traffic
+from agent.kernel.counters import TrafficReader, read_inside
 from agent.kernel.flows import Table, count_flows, read_table
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.openings import Openings, count_openings
+from agent.kernel.openings import Openings, OpeningsReader
 from agent.model import Cookie, Traffic
 from agent.reconciler.world import World
 
@@ -37,8 +36,10 @@ class Sampler:
         self._inside_due = 0.0
         self._inside: asyncio.Task[None] | None = None
         self.residents = Residents(world)
+        self._traffic = TrafficReader()
+        self._openings = OpeningsReader()
         self._counted: Sequence[Resident] = ()
-        self._counts: list[tuple[int, int]] = []
+        self._counts = Openings({}, {})
         self.table = Table(0, 0, ())
 
     async def sample(self) -> Mapping[int, Traffic]:
@@ -50,26 +51,31 @@ class Sampler:
         return await self._turns.take()
 
     async def _read(self) -> Mapping[int, Traffic]:
-        (traffic, openings), _ = await asyncio.gather(asyncio.to_thread(_read_counters), self._read_flows_if_due())
+        (traffic, openings), _ = await asyncio.gather(asyncio.to_thread(self._read_counters), self._read_flows_if_due())
         self._world.ledger.note_all(traffic)
         await asyncio.sleep(0)
         self._note_openings(openings)
         self._read_inside_if_due()
         return traffic
 
+    def _read_counters(self) -> tuple[Mapping[int, Traffic], Openings]:
+        with Netlink(NETLINK_NETFILTER) as netfilter:
+            return self._traffic.read(), self._openings.read(netfilter)
+
     def _note_openings(self, openings: Openings) -> None:
-        """Take the counts of both families together; only those that have changed cost anything."""
+        """Take the counts of both families together; what has not changed costs next to nothing."""
         residents = self.residents.now()
-        if residents is not self._counted:
-            self._counted, self._counts = residents, [_NO_CONNECTIONS] * len(residents)
-        columns = [*zip(*(each.addresses for each in residents), strict=True)]
-        directions = ([map(counts.get, column, repeat(0)) for column in columns] for counts in openings)
-        counts = [*zip(*(map(add, *families) for families in directions), strict=True)] if columns else []
-        for resident, now, before in zip(residents, counts, self._counts, strict=True):
+        if residents is self._counted and all(map(is_, openings, self._counts)):
+            return
+        self._counted, self._counts = residents, openings
+        opened, accepted = openings.opened.get, openings.accepted.get
+        note = self._world.connections.note
+        for resident in residents:
+            four, six = resident.addresses
+            counts = opened(four, 0) + opened(six, 0), accepted(four, 0) + accepted(six, 0)
             # Nothing at all is nothing yet, or the sets were just made anew.
-            if now != before and now != _NO_CONNECTIONS:
-                self._world.connections.note(resident.cookie, *now)
-        self._counts = counts
+            if counts != _NO_CONNECTIONS:
+                note(resident.cookie, *counts)
 
     async def _read_flows_if_due(self) -> None:
         if time.monotonic() < self._flows_due:
@@ -92,11 +98,6 @@ class Sampler:
         else:
             self._world.ledger.note_inside(samples)
         self._inside_due = time.monotonic() + _INSIDE_INTERVALS * self._world.config.conntrack_interval
-
-
-def _read_counters() -> tuple[dict[int, Traffic], Openings]:
-    with Netlink(NETLINK_NETFILTER) as netfilter:
-        return read_traffic(), count_openings(netfilter)
 
 
 def _read_flows(holders: Mapping[bytes, Cookie]) -> tuple[Flows, Table]:

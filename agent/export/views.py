@@ -100,6 +100,7 @@ def problems(world: World) -> Iterator[str]:
     """What is wrong with the agent, one line each; nothing when all is well."""
     if world.host_problem:
         yield f"host: {world.host_problem}"
+    yield from world.troubles.values()
     for wishes in world.wishes:
         yield from (f"wish not taken: {line}" for line in wishes.problems.values())
     failed = [record for record in world.roster if record.state == "failed"]

@@ -7,12 +7,12 @@ import errno
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Final
 
 from agent.errors import KernelError
 from agent.kernel import decode, messages
 from agent.kernel.netlink import Netlink
+from agent.kernel.rtnetlink import STATS64
 from agent.kernel.wire import Request
 from agent.model import Cookie, Traffic
 
@@ -21,24 +21,38 @@ _RTM_GETSTATS: Final = 94
 _IFLA_STATS_LINK_64: Final = 1
 _REQUEST: Final = struct.Struct("=BxxxII")
 _HEAD: Final = struct.Struct("=IH")
-# nlmsghdr: length and kind; if_stats_msg: ifindex; the attribute's type; the first eight counters.
-_ANSWER: Final = "=IH10x 4xI4x 2xH 8Q"
-# Half as long as calling the class, of which there are thousands.
-_as_traffic: Final = partial(tuple.__new__, Traffic)
+# Behind the header (16 bytes) struct if_stats_msg (12), the attribute's header (4), and the first eight counters.
+_ANSWER: Final = "=20xI8x64s"
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_ATTRIBUTE_PLACE: Final = 28
+# Length and kind of the message, length and type of the attribute.
+_FRAMING: Final = (*range(6), *range(_ATTRIBUTE_PLACE, _ATTRIBUTE_PLACE + 4))
 
 
-def read_traffic() -> dict[int, Traffic]:
-    """Return the counters of every device of this namespace, by ifindex. Raises KernelError.
+class TrafficReader:
+    """Reads the counters of every device of this namespace, again and again; to be used by one thread at a time."""
 
-    A dump that was interrupted by changes is as good as another: each device's counters are of
-    one moment, and a device that it left out is told the next time.
-    """
-    request = Request(_RTM_GETSTATS, 0, _REQUEST.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1)), "read traffic counters")
-    found: dict[int, Traffic] = {}
-    with Netlink() as netlink:
-        for data in netlink.datagrams(request):
-            found.update(_decode(data))
-    return found
+    def __init__(self) -> None:
+        self._raw: dict[int, bytes] = {}
+        self._traffic: dict[int, Traffic] = {}
+
+    def read(self) -> dict[int, Traffic]:
+        """Return the counters by ifindex, for an idle device the very object of the last time. Raises KernelError.
+
+        A dump that was interrupted by changes is as good as another: each device's counters are of
+        one moment, and a device that it left out is told the next time.
+        """
+        body = _REQUEST.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1))
+        raw: dict[int, bytes] = {}
+        with Netlink() as netlink:
+            for data in netlink.datagrams(Request(_RTM_GETSTATS, 0, body, "read traffic counters")):
+                raw.update(_split(data))
+        self._traffic = {
+            index: self._traffic[index] if self._raw.get(index) == counters else _decode(counters)
+            for index, counters in raw.items()
+        }
+        self._raw = raw
+        return self._traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +79,25 @@ def read_inside(places: Mapping[Cookie, Place]) -> dict[Cookie, Traffic]:
     return found
 
 
-def _decode(data: bytes) -> Iterable[tuple[int, Traffic]]:
-    """Decode a datagram of messages that are alike; a shorter NLMSG_DONE may stand behind them, or alone."""
+def _split(data: bytes) -> Iterable[tuple[int, bytes]]:
+    """Yield ifindex and counters of a datagram of messages that are alike.
+
+    NLMSG_DONE, which is shorter, may stand behind them, or alone.
+    """
     length, kind = _HEAD.unpack_from(data)
     if kind != _RTM_NEWSTATS:
         return ()
-    alike = memoryview(data)[: len(data) // length * length]
-    (
-        lengths, kinds, indexes, types,
-        rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped,
-    ) = zip(*_answer(length).iter_unpack(alike), strict=True)  # fmt: skip
-    if {*lengths} != {length} or {*kinds} != {kind} or {*types} != {_IFLA_STATS_LINK_64}:
+    count = len(data) // length
+    alike = data[: count * length]
+    _, told = _ATTRIBUTE.unpack_from(data, _ATTRIBUTE_PLACE)
+    if told != _IFLA_STATS_LINK_64 or any(
+        alike[place::length] != data[place : place + 1] * count for place in _FRAMING
+    ):
         raise KernelError("read traffic counters", errno.EBADMSG, "devices are not all told alike")
-    counters = zip(
-        rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped, strict=True
-    )
-    return zip(indexes, map(_as_traffic, counters), strict=True)
+    # Newer kernels have more counters behind those we read.
+    return struct.iter_unpack(f"{_ANSWER}{length - struct.calcsize(_ANSWER)}x", alike)
 
 
-@lru_cache(maxsize=4)
-def _answer(length: int) -> struct.Struct:
-    """Return the fields of messages so long: newer kernels have more counters behind those we read."""
-    return struct.Struct(f"{_ANSWER}{length - struct.calcsize(_ANSWER)}x")
+def _decode(counters: bytes) -> Traffic:
+    rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped = STATS64.unpack(counters)
+    return Traffic(rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped)

@@ -14,11 +14,12 @@ from agent.core.hostplan import HostSeen, HostStep
 from agent.core.identity import host_end_name
 from agent.core.steps import Step
 from agent.kernel import faults
-from agent.kernel.attachments import Attachments, read_link
+from agent.kernel.attachments import Attachments
 from agent.kernel.host import apply_host, host_links, observe_host
 from agent.kernel.members import Member
 from agent.kernel.namespaces import Namespaces
 from agent.kernel.netlink import Netlink
+from agent.kernel.reading import read_link
 from agent.kernel.reaper import Last, Reaper, Removal
 from agent.kernel.ruleset import Ruleset
 from agent.model import Bridge, Cookie, Lease, Link, Network, Observed, Origin
@@ -74,7 +75,9 @@ class Crew:
 
     async def host_links(self) -> list[Link]:
         """Return all devices of the host."""
-        return await self._plumb(host_links, self._host)
+        links = await self._plumb(host_links, self._host)
+        self._attachments.numbers.go_on_from(links)
+        return links
 
     async def load_rules(self, networks: Sequence[Network], members: Sequence[Member], plain: Sequence[Lease]) -> None:
         """See Ruleset.load."""

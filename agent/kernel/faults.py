@@ -74,7 +74,8 @@ class _Fault:
     """What VETHD_FAULT_REFUSE's file asks for: ``count`` calls fail with ``code`` after ``skip`` others.
 
     Only those count that are named ``call`` (``netlink`` for any request by a netlink socket) and
-    hold the text ``holds``. ``serial`` tells a fault from one before that was the same.
+    hold the text ``holds``, and are not of the nlmsg_type ``spares``. ``serial`` tells a fault from
+    one before that was the same.
     """
 
     call: str
@@ -82,10 +83,13 @@ class _Fault:
     skip: int = 0
     count: int = 1
     holds: str = ""
+    spares: int = -1
     serial: int = 0
 
     def strikes(self, call: str, content: bytes) -> bool:
         if call != self.call or self.holds.encode() not in content:
+            return False
+        if content and _HEADER.unpack_from(content)[1] == self.spares:
             return False
         self.skip -= 1
         if self.skip >= 0:

@@ -21,8 +21,8 @@ from agent.core.hostplan import (
 )
 from agent.errors import KernelError
 from agent.kernel import decode, messages, routing, sysctl
-from agent.kernel.attachments import read_link
 from agent.kernel.netlink import Netlink
+from agent.kernel.reading import read_link
 from agent.kernel.rtnetlink import AF_INET, AF_INET6
 from agent.model import LINK_GROUP, Link, Network, Route, Uplink
 

@@ -23,9 +23,13 @@ from agent.kernel.rtnetlink import (
     IFLA_NET_NS_FD,
     IFLA_TARGET_NETNSID,
     IN6_ADDR_GEN_MODE_NONE,
+    NETNSA_FD,
+    NETNSA_NSID,
+    RTGENMSG,
     RTM_DELLINK,
     RTM_GETLINK,
     RTM_NEWLINK,
+    RTM_NEWNSID,
     VETH_INFO_PEER,
 )
 from agent.kernel.wire import NLM_F_CREATE, NLM_F_EXCL, Request, attribute, nested, number, text
@@ -53,8 +57,13 @@ def dump_links() -> Request:
     return Request(RTM_GETLINK, 0, _ifinfo(), "list devices")
 
 
-def create_pair(host_end: str, host_end_mac: bytes, device: str, mac: bytes, mtu: int, netns: int) -> Request:
-    """Make a veth pair whose ``device`` end appears in the namespace of file descriptor ``netns``."""
+def create_pair(
+    host_end: str, host_end_mac: bytes, device: str, mac: bytes, mtu: int, netns: int, arp: bool = True
+) -> Request:
+    """Make a veth pair whose ``device`` end appears in the namespace of file descriptor ``netns``.
+
+    The host end neither asks nor answers by ARP without ``arp``.
+    """
     peer = (
         _ifinfo()
         + text(IFLA_IFNAME, device)
@@ -63,7 +72,7 @@ def create_pair(host_end: str, host_end_mac: bytes, device: str, mac: bytes, mtu
         + number(IFLA_NET_NS_FD, netns)
     )
     body = (
-        _ifinfo()
+        _ifinfo(0 if arp else IFF_NOARP)
         + text(IFLA_IFNAME, host_end)
         + attribute(IFLA_ADDRESS, host_end_mac)
         + number(IFLA_MTU, mtu)
@@ -75,6 +84,15 @@ def create_pair(host_end: str, host_end_mac: bytes, device: str, mac: bytes, mtu
         )
     )
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"make the pair {host_end}, {device}")
+
+
+def number_namespace(nsid: int, netns: int) -> Request:
+    """Give the namespace of file descriptor ``netns`` a number by which this one knows it (nsid).
+
+    It answers EEXIST where it has one, or another has this.
+    """
+    body = RTGENMSG + number(NETNSA_NSID, nsid) + number(NETNSA_FD, netns)
+    return Request(RTM_NEWNSID, 0, body, "number the namespace")
 
 
 def delete_link(name: str) -> Request:

@@ -5,7 +5,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h, NFTA_SET_ELEM_*, NFTA_COUNTER_
 
 import errno
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from agent.errors import KernelError
@@ -30,24 +30,49 @@ _PACKETS: Final = (_ELEMENT_EXPRESSION, _EXPRESSION_DATA, _COUNTER_PACKETS)
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _IPV4_BYTES: Final = 4
 _DIRECTIONS: Final = ("opened", "accepted")
+_FAMILIES: Final = ("4", "6")
 
 
 class Openings(NamedTuple):
     """How many connections each address opened, and accepted; one that did not is left out."""
 
-    opened: dict[bytes, int]
-    accepted: dict[bytes, int]
+    opened: Mapping[bytes, int]
+    accepted: Mapping[bytes, int]
 
 
-def count_openings(netlink: Netlink) -> Openings:
-    """Read all counts; without our tables there are none. Raises KernelError."""
-    return Openings(*(_read(netlink, direction + "4", direction + "6") for direction in _DIRECTIONS))
+class OpeningsReader:
+    """Reads all counts again and again; to be used by one thread at a time.
+
+    The kernel tells a set in pieces of some hundred elements: those that have not changed are not decoded again.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, dict[bytes, dict[bytes, int]]] = {direction: {} for direction in _DIRECTIONS}
+        self._counts: dict[str, Mapping[bytes, int]] = {direction: {} for direction in _DIRECTIONS}
+
+    def read(self, netlink: Netlink) -> Openings:
+        """Return all counts, none without our tables. Raises KernelError.
+
+        A direction in which nothing was counted since the last time is the very object of that time.
+        """
+        return Openings(*(self._read(netlink, direction) for direction in _DIRECTIONS))
+
+    def _read(self, netlink: Netlink, direction: str) -> Mapping[bytes, int]:
+        known = self._pieces[direction]
+        pieces = [piece for family in _FAMILIES for piece in _dump(netlink, direction + family)]
+        if pieces != [*known]:
+            known = {piece: known.get(piece) or dict(decode(piece)) for piece in pieces}
+            counts: dict[bytes, int] = {}
+            for part in known.values():
+                counts.update(part)
+            self._pieces[direction], self._counts[direction] = known, counts
+        return self._counts[direction]
 
 
 def read_openings(netlink: Netlink) -> dict[bytes, tuple[int, int]]:
     """Return how many connections each address opened and accepted; nothing without our tables."""
-    opened, accepted = count_openings(netlink)
-    return {address: (opened.get(address, 0), accepted.get(address, 0)) for address in opened | accepted}
+    opened, accepted = OpeningsReader().read(netlink)
+    return {address: (opened.get(address, 0), accepted.get(address, 0)) for address in {*opened, *accepted}}
 
 
 def forget_openings(netlink: Netlink, addresses: Collection[bytes]) -> None:
@@ -63,8 +88,6 @@ def decode(elements: bytes) -> Iterable[tuple[bytes, int]]:
     The elements of a set are alike but for key and counter. Where that is so, what is found in the
     first is at the same places in all others, and reading them takes a tenth of the time.
     """
-    if not elements:
-        return ()
     length = len(next(_each(elements)))
     key, packets, bytes_ = (_find(elements[:length], path) for path in (_KEY, _PACKETS, _BYTES))
     differing = {*range(*key), *range(*packets), *range(*bytes_)}
@@ -75,18 +98,18 @@ def decode(elements: bytes) -> Iterable[tuple[bytes, int]]:
     return struct.iter_unpack(layout, elements)
 
 
-def _read(netlink: Netlink, *set_names: str) -> dict[bytes, int]:
-    counts: dict[bytes, int] = {}
-    for set_name in set_names:
-        try:
-            payloads = netlink.dump(list_elements("inet", set_name))
-        except KernelError as error:
-            if error.code == errno.ENOENT:
-                continue
-            raise
-        for payload in payloads:
-            counts.update(decode(bytes(attributes(payload, HEADER_BYTES).get(LIST_ELEMENTS, b""))))
-    return counts
+def _dump(netlink: Netlink, set_name: str) -> Iterator[bytes]:
+    """Yield the elements of a set, piece by piece."""
+    try:
+        payloads = netlink.dump(list_elements("inet", set_name))
+    except KernelError as error:
+        if error.code == errno.ENOENT:
+            return
+        raise
+    for payload in payloads:
+        elements = attributes(payload, HEADER_BYTES).get(LIST_ELEMENTS)
+        if elements:
+            yield bytes(elements)
 
 
 def _decode_each(elements: bytes) -> Iterator[tuple[bytes, int]]:

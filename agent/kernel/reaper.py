@@ -15,15 +15,16 @@ from agent.core.identity import is_ours
 from agent.core.plan import IPV6_BYTES
 from agent.errors import KernelError
 from agent.kernel import conntrack, routing
-from agent.kernel.attachments import read_link
 from agent.kernel.doom import delete_together
 from agent.kernel.members import Members
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.openings import forget_openings, read_openings
+from agent.kernel.reading import read_link
 from agent.kernel.wire import Request
 from agent.model import Lease, Traffic
 
-_GONE_IS_FINE: Final = {0, errno.ENOENT, errno.ENODEV}
+# Not ENODEV: of a bridge that was made anew, the next try knows the number.
+_GONE_IS_FINE: Final = {0, errno.ENOENT}
 
 
 @dataclass(frozen=True, slots=True)

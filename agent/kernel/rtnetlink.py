@@ -18,6 +18,7 @@ RTM_GETROUTE: Final = 26
 RTM_NEWNEIGH: Final = 28
 RTM_DELNEIGH: Final = 29
 RTM_GETNEIGH: Final = 30
+RTM_NEWNSID: Final = 88
 
 AF_UNSPEC: Final = 0
 AF_INET: Final = 2
@@ -53,6 +54,9 @@ RTM_F_FIB_MATCH = 0x2000
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_PERMANENT = 0x80
 NTF_PROXY = 0x08
+# net_namespace.h; struct rtgenmsg, padded.
+NETNSA_NSID, NETNSA_FD = 1, 3
+RTGENMSG = bytes(4)
 
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBI")

@@ -8,20 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.errors import VethdError
-from tests.bench import alone, machine, scrapes, side_by_side
-from tests.bench.contenders import Contender, Vethd
-from tests.bench.ground import Ground
-from tests.bench.peers import PEERS, PeerFailed
+from tests.bench import machine, plot
+from tests.bench.goals import goals
 from tests.bench.report import render
-from tests.bench.results import Results
-from tests.bench.sizes import FULL, QUICK, Sizes
+from tests.bench.run import Run
+from tests.bench.sizes import FULL, QUICK
 from tests.bench.verdict import verdicts
 
 _RESULTS = Path(__file__).resolve().parents[2] / "bench-results"
-# Three contenders with 900 namespaces each: the kernel frees namespaces one by one, so more make it crawl.
-_PEERS_A_SESSION = 2
-_WATCHED = 1000
-_WATCH_TRIALS = 40
 _BEGIN = time.monotonic()
 
 
@@ -32,53 +26,30 @@ def main() -> int:
     # So that whatever was made is taken down then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     load = machine.load()
+    run = Run(QUICK if quick else FULL, _say)
     try:
-        results = _measure(QUICK if quick else FULL)
-        watching = "" if quick else scrapes.render(scrapes.measure(_WATCHED, _WATCH_TRIALS, _say))
+        results = run.measure()
     except VethdError as error:
         print(f"cannot be measured here: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    facts = [*machine.describe(), f"load before and after: {load}, {machine.load()}"]
-    found = verdicts(results)
-    text = "\n\n".join([render(results), watching, "\n".join(f"- {each}" for each in (*found, *facts))])
+    took = f"took {time.monotonic() - _BEGIN:.0f} s; load before and after: {load}, {machine.load()}"
+    found = goals(results)
+    judged = verdicts(results, found) if quick else []
+    facts = "\n".join(f"- {fact}" for fact in (*judged, *machine.describe(), took))
+    text = "\n\n".join(filter(None, [render(results, found), run.watching, facts]))
     print(text)
-    _say(f"written to {_write(text)}")
-    return int(quick and not all(verdict.holds for verdict in found))
+    _say(f"written to {_write(text, plot.draw(results))}")
+    return int(not all(verdict.holds for verdict in judged))
 
 
-def _measure(sizes: Sizes) -> Results:
-    missing = {peer: reason for peer in PEERS if (reason := _why_not(peer))}
-    remarks = tuple(f"{peer.title} is not measured: {reason}" for peer, reason in missing.items())
-    for remark in remarks:
-        _say(remark)
-    # First, so that whatever is wrong with the agent shows before the peers have taken their minutes.
-    ours = alone.measure(sizes, _say)
-    peers = [peer for peer in PEERS if peer not in missing]
-    groups = [peers[start : start + _PEERS_A_SESSION] for start in range(0, len(peers), _PEERS_A_SESSION)]
-    sessions = [side_by_side.measure((Vethd, *group), sizes.peer_levels, sizes, _say) for group in groups]
-    return Results(tuple(sessions), ours, remarks)
-
-
-def _why_not(peer: type[Contender]) -> str:
-    """One trial tells whether a peer works here at all."""
-    if peer.program is not None and not peer.program.exists():
-        return f"there is no {peer.program}"
-    try:
-        with Ground(peer()) as ground:
-            ground.trial()
-    except PeerFailed as failure:
-        return str(failure)
-    return ""
-
-
-def _write(text: str) -> Path:
+def _write(text: str, picture: str) -> Path:
     _RESULTS.mkdir(exist_ok=True)
-    (_RESULTS / ".gitignore").write_text("*\n")
     now = datetime.now(UTC)
     path = _RESULTS / f"{now:%Y-%m-%d-%H%M%S}.md"
-    path.write_text(f"# Measured {now:%Y-%m-%d %H:%M} UTC\n\n{text}\n")
+    path.with_suffix(".svg").write_text(picture)
+    path.write_text(f"# Measured {now:%Y-%m-%d %H:%M} UTC\n\n![usable]({path.stem}.svg)\n\n{text}\n")
     return path
 
 

@@ -9,7 +9,9 @@ from typing import ClassVar
 from agent.demo.private_host import PrivateHost
 from tests.bench.eyes import Eyes
 from tests.harness.expect import GATEWAY4
-from tests.harness.running import Agent
+from tests.harness.running import Agent, Tables
+
+_FORGOTTEN_TIMEOUT = 60.0
 
 
 class Contender(ABC):
@@ -26,11 +28,14 @@ class Contender(ABC):
 
     @abstractmethod
     def network(self, netns: str, number: int, eyes: Eyes) -> None:
-        """Have a new namespace networked; returns when it is, as far as its user can tell."""
+        """Have a new namespace networked; returns when `eyes` see it and whoever was called has returned."""
 
     @abstractmethod
     def release(self, netns: str, number: int) -> None:
         """What has to be done before the namespace is deleted."""
+
+    def await_forgotten(self, netns: str) -> None:  # noqa: B027  nobody else keeps more than the kernel's objects
+        """Until nothing is left of a deleted namespace whose host end is gone."""
 
 
 class Vethd(Contender):
@@ -38,14 +43,25 @@ class Vethd(Contender):
 
     title = "vethd"
     gateway = GATEWAY4
+    tables: ClassVar[Tables] = {}
     agent: Agent
 
     def prepare(self, host: PrivateHost, stack: ExitStack) -> None:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
-        self.agent = stack.enter_context(Agent(host, Path(directory)).running())
+        self.agent = stack.enter_context(Agent(host, Path(directory), self.tables).running())
 
     def network(self, netns: str, number: int, eyes: Eyes) -> None:
         eyes.await_usable()
 
     def release(self, netns: str, number: int) -> None:
         """Nothing: the agent sees that the name is gone."""
+
+    def await_forgotten(self, netns: str) -> None:
+        """The agent says so when set elements, neighbours and connections are gone and the lease is free."""
+        self.agent.wait_event("removed", timeout=_FORGOTTEN_TIMEOUT, name=netns)
+
+
+class OnTheEdge(Vethd):
+    """With two ports on its bridge, so that of a few namespaces some are routed."""
+
+    tables: ClassVar[Tables] = {"network.default": {"bridge_ports": 2}}

@@ -1,24 +1,27 @@
 """An outside observer: sockets inside one namespace, and a look at the host's devices."""
 
 import contextlib
+import errno
 import math
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from agent.demo.isolation import inside
-from agent.demo.probe import Changes
+from agent.demo.uplink import BEYOND4
 from agent.kernel import decode, messages, routing
 from agent.kernel.netlink import Netlink
-from agent.kernel.rtnetlink import AF_INET
 from agent.model import Link
 
 Target = tuple[str, int]
 
-_RTNLGRP_IPV4_ROUTE = 7
+_ANY_PORT = 9
+_PAUSE = 0.0001
+_LONGEST_PAUSE = 0.005
 _USABLE_TIMEOUT = 20.0
 _CONNECT_TIMEOUT = 4.0
 _GONE_TIMEOUT = 60.0
@@ -26,19 +29,23 @@ _GONE_TIMEOUT = 60.0
 _RESET = b"\1\0\0\0\0\0\0\0"
 
 
+class NotUsable(Exception):
+    """A namespace has no network after all the time that it may take; the message is one line."""
+
+
 class Eyes:
     """Everything is opened at once and beforehand, so that looking and connecting need not enter again.
 
+    Looking is one system call that takes no lock of the kernel's: a subscriber to rtnetlink's messages
+    would be woken by each change, and the kernel's work would take thrice as long on two cores.
     Keeps the namespace alive until it is closed.
     """
 
-    def __init__(self, netns: str) -> None:
+    def __init__(self, netns: str | Path) -> None:
         with inside(netns):
-            self._asking = Netlink()
-            self._hearing = Netlink()
+            self._probe = socket.socket(type=socket.SOCK_DGRAM)
             self._streams = [socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(2)]
         self._netns = netns
-        self._hearing.subscribe(_RTNLGRP_IPV4_ROUTE)
 
     def __enter__(self) -> Self:
         return self
@@ -46,27 +53,32 @@ class Eyes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._asking.close()
-        self._hearing.close()
+        self._probe.close()
         for stream in self._streams:
             stream.close()
 
-    def await_usable(self) -> None:
-        """Until an IPv4 address and the default route are there: looks at once, then after each change of a route."""
+    def await_usable(self, in_vain: Callable[[], bool] = lambda: False) -> None:
+        """Until there is a route to the world and an address to send from; looks every 0.1 ms.
+
+        Raises NotUsable, at once when it is `in_vain`.
+        """
         deadline = time.monotonic() + _USABLE_TIMEOUT
-        while not (self._has_default_route() and self.addresses()):
-            if not self._hearing.wait(deadline - time.monotonic()):
-                raise TimeoutError(f"{self._netns} is not usable after {_USABLE_TIMEOUT} s")
+        while not self._is_usable():
+            if in_vain() or time.monotonic() > deadline:
+                raise NotUsable(f"{self._netns} has no default route")
+            time.sleep(_PAUSE)
 
     def addresses(self) -> set[bytes]:
         """IPv4 addresses but for loopback's."""
-        found = map(decode.address, self._asking.dump(routing.dump_addresses()))
-        return {each.address for each in found if len(each.address) == 4 and each.address[0] != 127}
+        with self._asking() as netlink:
+            found = map(decode.address, netlink.dump(routing.dump_addresses()))
+            return {each.address for each in found if len(each.address) == 4 and each.address[0] != 127}
 
     def devices(self) -> list[Link]:
         """All but loopback."""
-        found = map(decode.link, self._asking.dump(messages.dump_links()))
-        return [link for link in found if link.name != "lo"]
+        with self._asking() as netlink:
+            found = map(decode.link, netlink.dump(messages.dump_links()))
+            return [link for link in found if link.name != "lo"]
 
     def host_end(self) -> int:
         """The ifindex that the one device's other end has in the host."""
@@ -92,16 +104,32 @@ class Eyes:
                     answered[place] = time.perf_counter() - begin
         return answered
 
-    def _has_default_route(self) -> bool:
-        found = map(decode.route, self._asking.dump(routing.dump_routes(AF_INET)))
-        return any(route is not None and not route.destination for route in found)
+    def _is_usable(self) -> bool:
+        # Connecting a datagram socket sends nothing: the kernel looks for a route, and chooses its own address.
+        result = self._probe.connect_ex((BEYOND4, _ANY_PORT))
+        if result not in {0, errno.ENETUNREACH}:
+            raise OSError(result, errno.errorcode[result])
+        return result == 0 and self._probe.getsockname()[0] != "0.0.0.0"
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[Netlink]:
+        with inside(self._netns):
+            netlink = Netlink()
+        with netlink:
+            yield netlink
 
 
-def await_gone(changes: Changes, host_ends: Sequence[int]) -> None:
-    """Until the host has none of the devices. `changes` must have been opened before they began to go."""
+def await_gone(host_ends: Sequence[int]) -> None:
+    """Until the host has none of the devices; looks every 0.1 ms at first."""
+    deadline, pause = time.monotonic() + _GONE_TIMEOUT, _PAUSE
     # The last to go is probably the newest: while it is there, nothing else has to be asked for.
     newest_first = host_ends[::-1]
-    changes.until(lambda: not any(map(_exists, newest_first)), _GONE_TIMEOUT, f"{len(host_ends)} host ends are gone")
+    while any(map(_exists, newest_first)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"some of {len(host_ends)} host ends are not gone after {_GONE_TIMEOUT} s")
+        time.sleep(pause)
+        if len(host_ends) > 1:
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _exists(index: int) -> bool:

@@ -2,17 +2,20 @@
 
 import contextlib
 import itertools
+import socket
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
+
+from pyroute2 import IPRoute
 
 from agent.demo.internet import ECHO_PORT
 from agent.demo.isolation import add_named, delete_named, prepare_netns_dir
 from agent.demo.private_host import PrivateHost
-from agent.demo.probe import Changes
 from agent.demo.uplink import BEYOND4
 from tests.bench.contenders import Contender
 from tests.bench.eyes import Eyes, await_gone
@@ -22,7 +25,8 @@ from tests.harness import netns
 _PORT = 7000
 # The kernel goes on cleaning up after a removed namespace for some 45 ms, under the lock that every trial
 # needs; nothing tells when it is done.
-_CLEANUP_SECONDS = 0.06
+CLEANUP_SECONDS = 0.06
+_LAST = Path("/run/last")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,9 +45,9 @@ class Ground(Generic[C]):
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            host = stack.enter_context(PrivateHost())
+            self.host = stack.enter_context(PrivateHost())
             prepare_netns_dir()
-            self.contender.prepare(host, stack)
+            self.contender.prepare(self.host, stack)
             self._listener = stack.enter_context(netns.listen(None, "0.0.0.0", _PORT))
             self._listener.setblocking(False)
             # What is left would be taken down by the kernel, but while others are being measured.
@@ -61,6 +65,11 @@ class Ground(Generic[C]):
         """Of the namespaces that are there, the oldest first."""
         return list(self._host_ends)
 
+    @property
+    def targets(self) -> list[tuple[str, int]]:
+        """Who answers a TCP connect: the host by its gateway's address, and somebody beyond the NAT."""
+        return [(self.contender.gateway, _PORT), (BEYOND4, ECHO_PORT)]
+
     def new_name(self) -> tuple[int, str]:
         number = next(self._numbers)
         return number, f"n{number}"
@@ -69,12 +78,13 @@ class Ground(Generic[C]):
         """A namespace is there, and networked."""
         self._host_ends[name] = eyes.host_end()
 
-    def fill(self, level: int, seconds: float) -> int:
-        """Have `level` networked namespaces there, or as many as there are after `seconds`; how many there are."""
+    def fill(self, level: int, seconds: float) -> list[Connects]:
+        """Have `level` networked namespaces there, or as many as there are after `seconds`; their first packets."""
+        connects = []
         deadline = time.monotonic() + seconds
         while len(self._host_ends) < level and time.monotonic() < deadline and not self._given_up:
-            self.add()
-        return len(self._host_ends)
+            connects.append(self.add())
+        return connects
 
     def give_up(self) -> None:
         """Have `fill` end early: somebody wants to go. To be called from any thread."""
@@ -92,23 +102,22 @@ class Ground(Generic[C]):
 
     def trial(self) -> Trial:
         """The life of one namespace."""
-        time.sleep(_CLEANUP_SECONDS)
+        time.sleep(CLEANUP_SECONDS)
         number, name = self.new_name()
-        netns.add_netns(name)
+        add_named(name)
         begin = time.perf_counter()
         with Eyes(name) as eyes:
             self.contender.network(name, number, eyes)
             usable = time.perf_counter() - begin
             connects = self._connect(number, eyes)
             host_end = eyes.host_end()
-        with Changes(None) as changes:
-            begin = time.perf_counter()
-            self.contender.release(name, number)
-            released = time.perf_counter() - begin
-            netns.del_netns(name)
-            begin = time.perf_counter()
-            await_gone(changes, [host_end])
-            return Trial(usable, connects, released + time.perf_counter() - begin)
+        begin = time.perf_counter()
+        self.contender.release(name, number)
+        delete_named(name)
+        await_gone([host_end])
+        gone = time.perf_counter() - begin
+        self.contender.await_forgotten(name)
+        return Trial(usable, connects, gone, time.perf_counter() - begin)
 
     def delete(self, names: Iterable[str]) -> None:
         """Without waiting until anything is gone."""
@@ -119,26 +128,35 @@ class Ground(Generic[C]):
     def delete_and_wait(self, names: list[str]) -> float:
         """Seconds from the beginning until all their host ends are gone."""
         host_ends = [self._host_ends[name] for name in names]
-        with Changes(None) as changes:
-            begin = time.perf_counter()
-            self.delete(names)
-            await_gone(changes, host_ends)
-            return time.perf_counter() - begin
+        begin = time.perf_counter()
+        self.delete(names)
+        await_gone(host_ends)
+        return time.perf_counter() - begin
 
     def _delete_all(self) -> None:
         self.delete_and_wait(self.names)
+        await_cleanup()
 
     def _connect(self, number: int, eyes: Eyes) -> Connects:
         """In turns the one and the other target is the first that the namespace sends anything to."""
-        targets = [(self.contender.gateway, _PORT), (BEYOND4, ECHO_PORT)]
         if number % 2:
-            beyond, gateway = eyes.connect(targets[::-1])
+            beyond, gateway = eyes.connect(self.targets[::-1])
         else:
-            gateway, beyond = eyes.connect(targets)
+            gateway, beyond = eyes.connect(self.targets)
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._listener.accept()[0].close()
         return Connects(gateway, beyond)
+
+
+def await_cleanup() -> None:
+    """Until the kernel has taken apart what was deleted so far: one comes after the other, and this one last."""
+    add_named(_LAST)
+    with open(_LAST) as last, IPRoute() as ip:
+        ip.link("add", ifname=_LAST.name, kind="veth", peer={"ifname": "eth0", "net_ns_fd": last.fileno()})
+        host_end = socket.if_nametoindex(_LAST.name)
+    delete_named(_LAST)
+    await_gone([host_end])
 
 
 class Apart(Generic[C]):
@@ -163,5 +181,5 @@ class Apart(Generic[C]):
             self._thread.submit(self.ground.__exit__, kind, error, trace).result()
 
     def start(self, method: Callable[Concatenate[Ground[C], P], R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Have a method of the ground done over there."""
+        """Have a function of the ground done over there."""
         return self._thread.submit(method, self.ground, *args, **kwargs)

@@ -5,7 +5,8 @@ import os
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar
+from types import TracebackType
+from typing import Any, ClassVar, Self
 
 from agent.demo.isolation import refuse_initial_namespace
 from agent.demo.private_host import PrivateHost
@@ -27,10 +28,12 @@ class Script(Contender):
     script: ClassVar[str] = "namespace.sh"
 
     def prepare(self, host: PrivateHost, stack: ExitStack) -> None:
-        _run(["sh", str(_SCRIPTS / "host.sh")])
+        run_script("host.sh")
 
     def network(self, netns: str, number: int, eyes: Eyes) -> None:
-        _run(["sh", str(_SCRIPTS / self.script), netns, _address("10.90", number)])
+        command = ["sh", str(_SCRIPTS / self.script), netns, _address("10.90", number)]
+        with _Running(command) as running:
+            running.await_usable(eyes)
 
     def release(self, netns: str, number: int) -> None:
         """Nothing: the kernel deletes the pair together with the namespace."""
@@ -68,12 +71,14 @@ class Cni(Contender):
         )
 
     def network(self, netns: str, number: int, eyes: Eyes) -> None:
-        self._call("ADD", netns)
+        with self._running("ADD", netns) as running:
+            running.await_usable(eyes)
 
     def release(self, netns: str, number: int) -> None:
-        self._call("DEL", netns)
+        with self._running("DEL", netns):
+            pass
 
-    def _call(self, command: str, netns: str) -> None:
+    def _running(self, command: str, netns: str) -> "_Running":
         told = {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": netns,
@@ -81,7 +86,7 @@ class Cni(Contender):
             "CNI_IFNAME": "eth0",
             "CNI_PATH": str(self.program.parent),
         }
-        _run([str(self.program)], self._config, told)
+        return _Running([str(self.program)], self._config, told)
 
 
 class Netavark(Contender):
@@ -105,19 +110,21 @@ class Netavark(Contender):
         }
 
     def network(self, netns: str, number: int, eyes: Eyes) -> None:
-        self._call("setup", netns, number)
+        with self._running("setup", netns, number) as running:
+            running.await_usable(eyes)
 
     def release(self, netns: str, number: int) -> None:
-        self._call("teardown", netns, number)
+        with self._running("teardown", netns, number):
+            pass
 
-    def _call(self, command: str, netns: str, number: int) -> None:
+    def _running(self, command: str, netns: str, number: int) -> "_Running":
         container: dict[str, Any] = {
             "container_id": f"{number:064x}",
             "container_name": netns,
             "networks": {"bench": {"static_ips": [_address("10.89", number)], "interface_name": "eth0"}},
             "network_info": {"bench": self._network},
         }
-        _run([str(self.program), command, f"/run/netns/{netns}"], json.dumps(container))
+        return _Running([str(self.program), command, f"/run/netns/{netns}"], json.dumps(container))
 
 
 PEERS: tuple[type[Contender], ...] = (Script, BestScript, Cni, Netavark)
@@ -129,11 +136,44 @@ def _address(prefix: str, number: int) -> str:
     return f"{prefix}.{high}.{low}"
 
 
-def _run(command: list[str], given: str = "", environment: dict[str, str] | None = None) -> None:
-    refuse_initial_namespace()
-    done = subprocess.run(
-        command, input=given, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        told = " ".join(f"{done.stdout} {done.stderr}".split())
-        raise PeerFailed(f"{' '.join(command)}: exit code {done.returncode}: {told}")
+def run_script(name: str, *arguments: str) -> None:
+    """One of the scripts beside this file, to its end. Raises PeerFailed."""
+    with _Running(["sh", str(_SCRIPTS / name), *arguments]):
+        pass
+
+
+class _Running:
+    """A peer's command while it runs, a context manager: leaving waits for its end. Raises PeerFailed."""
+
+    def __init__(self, command: list[str], given: str = "", environment: dict[str, str] | None = None) -> None:
+        refuse_initial_namespace()
+        self._command = command
+        # Files, as a pipe that is full waits for somebody who looks elsewhere; in memory, as a disk takes its time.
+        self._told = os.fdopen(os.memfd_create("told"), "w+b")
+        with os.fdopen(os.memfd_create("given"), "w+b") as giving:
+            giving.write(given.encode())
+            giving.seek(0)
+            self._process = subprocess.Popen(
+                command,
+                stdin=giving,
+                stdout=self._told,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._told:
+            code = self._process.wait()
+            self._told.seek(0)
+            told = " ".join(self._told.read().decode(errors="replace").split())
+        if code != 0:
+            raise PeerFailed(f"{' '.join(self._command)}: exit code {code}: {told}") from error
+
+    def await_usable(self, eyes: Eyes) -> None:
+        """As long as the command may still succeed."""
+        eyes.await_usable(in_vain=lambda: self._process.poll() not in {None, 0})

@@ -1,10 +1,12 @@
 """What was measured, as values; all times in seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 SLOW_CONNECT = 0.050
+# Whoever loses a SYN sends it again after a second: RFC 6298, 2.
+LOST_CONNECT = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,56 +17,46 @@ class Connects:
     beyond: float
 
     @property
-    def slow(self) -> bool:
-        return max(self.gateway, self.beyond) > SLOW_CONNECT
+    def slowest(self) -> float:
+        return max(self.gateway, self.beyond)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
     """The life of one namespace.
 
-    `removal`: the peer's own command, if it has one, and from `ip netns del` returning until the
-    host end is gone.
+    `gone`: from the order to delete it until its host end is gone, the peer's own command included if it
+    has one; `forgotten`: until nothing else of it is left.
     """
 
     usable: float
     connects: Connects
-    removal: float
+    gone: float
+    forgotten: float
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One contender at one level; `there` is how many namespaces it really had meanwhile."""
+    """One contender at one level.
+
+    `there` is how many namespaces it really had meanwhile, `on_the_way` the first packets of those
+    that were made to get there from the level before.
+    """
 
     contender: str
     level: int
     there: int
     trials: tuple[Trial, ...]
+    on_the_way: tuple[Connects, ...]
 
     @property
     def usable(self) -> list[float]:
         return [trial.usable for trial in self.trials]
 
-
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """`made`: until the last namespace was there; `networked`: until the last was usable. From the first's making."""
-
-    count: int
-    made: float
-    networked: float
-    mistakes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """An agent with nothing to do: its share of one core, and the memory it holds in bytes."""
-
-    count: int
-    seconds: float
-    cpu_share: float
-    resident: int
-    restart: float
+    @property
+    def connects(self) -> list[Connects]:
+        """All first packets at this level, and on the way there."""
+        return [*self.on_the_way, *(trial.connects for trial in self.trials)]
 
 
 Session = tuple[Measured, ...]
@@ -72,37 +64,126 @@ Session = tuple[Measured, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
-    """What is measured of vethd only. `removed` host ends were gone `removal` after the first deletion began."""
+class FloorTrial:
+    """The least work for one namespace: `usable` by the observer, `work` by the program's own clock."""
 
-    levels: Session
-    first_packets: tuple[Connects, ...]
-    burst: Burst
-    removed: int
-    removal: float
-    rest: Rest
+    usable: float
+    work: float
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """vethd and the floor, in turns and in one host; no `floor` where it could not be built."""
+
+    vethd: Measured
+    floor: tuple[FloorTrial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """An agent with `count` namespaces and nothing to do: its share of one core, resident bytes, one scrape.
+
+    `resident_before` is what it held with `count_before` namespaces.
+    """
+
+    count: int
+    seconds: float
+    cpu_share: float
+    resident: int
+    count_before: int
+    resident_before: int
+    scrapes: tuple[float, ...]
+
+    @property
+    def bytes_each(self) -> float:
+        return (self.resident - self.resident_before) / (self.count - self.count_before)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """From the start of the agent's process: all `count` are adopted; one made at that instant is usable."""
+
+    count: int
+    adopted: tuple[float, ...]
+    first: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    levels: tuple[Level, ...]
+    crowd: Crowd | None
+    start: Start | None
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Many at once, from the making of the first.
+
+    `made`: the last was there; `networked`: the last was usable; `gone`: from the first deletion until
+    no host end was left; `asked`: how long each answer of the agent took meanwhile.
+    """
+
+    count: int
+    made: float
+    networked: float
+    gone: float
+    asked: tuple[float, ...]
+    mistakes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The same done by vethd and by somebody else, in turns: higher is better."""
+
+    what: str
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The median of each turn's ratio, as whatever else the machine does hits both of a turn."""
+        return median(ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Reading a table of tracked connections: by vethd, and the kernel's dump alone."""
+
+    entries: int
+    ours: float
+    dump: float
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
+    """All of one run; what was left out is None or empty, and `remarks` say why."""
+
     sessions: tuple[Session, ...]
-    alone: Alone
+    growth: Growth
+    bursts: tuple[Burst, ...]
+    throughput: tuple[Pair, ...]
+    connections: tuple[Pair, ...]
+    refresh: Refresh | None
     remarks: tuple[str, ...]
 
     def trials(self, contender: str) -> list[Trial]:
         """At all levels together, alone and in turns."""
-        return [
-            trial
-            for session in (self.alone.levels, *self.sessions)
-            for measured in session
-            if measured.contender == contender
-            for trial in measured.trials
-        ]
+        return [trial for measured in self.measured(contender) for trial in measured.trials]
 
     def connects(self, contender: str) -> list[Connects]:
-        """The first packets of every namespace that was measured."""
-        own = [trial.connects for trial in self.trials(contender)]
-        return own + list(self.alone.first_packets) if contender == self.alone.levels[0].contender else own
+        """The first packets of every namespace."""
+        return [each for measured in self.measured(contender) for each in measured.connects]
+
+    def measured(self, contender: str) -> Iterator[Measured]:
+        alone = [level.vethd for level in self.growth.levels]
+        for session in (alone, *self.sessions):
+            yield from (measured for measured in session if measured.contender == contender)
+
+
+def duel(session: Session, level: int, peer: str, ours: str = "vethd") -> tuple[Measured, Measured] | None:
+    """A peer and vethd when they took turns at `level`."""
+    at_level = {measured.contender: measured for measured in session if measured.level == level}
+    return (at_level[peer], at_level[ours]) if peer in at_level else None
 
 
 def p99(values: Sequence[float]) -> float:

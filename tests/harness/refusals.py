@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.kernel.faults import REFUSE
-from tests.harness.running import Agent
-from tests.harness.waiting import eventually
+from agent.kernel.rtnetlink import RTM_GETLINK
 
 FOR_EVER = 1_000_000
 _serials = itertools.count()
@@ -27,6 +26,9 @@ class Refusals:
         """From now on `count` calls fail with `code`, after `skip` that do not; those that hold `holds`, if given."""
         self._struck.unlink(missing_ok=True)
         fault = {"call": call, "code": code, "skip": skip, "count": count, "holds": holds, "serial": next(_serials)}
+        if code == "ENODEV":
+            # To the question for a device this is an answer, and no refusal.
+            fault["spares"] = RTM_GETLINK
         # In one step, as the agent may read it at any time.
         self._draft.write_text(json.dumps([fault]))
         self._draft.replace(self._path)

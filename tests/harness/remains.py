@@ -17,6 +17,8 @@ _GATEWAYS = {"172.27.0.1", "fd00:7e74:1::1"}
 _COUNTING = {"opened4", "opened6", "accepted4", "accepted6"}
 _LISTING = {"guests", "routed", "members4", "members6", "sources4", "sources6", "plain4", "plain6"}
 _NOBODY = {"FAILED", "INCOMPLETE", "NOARP"}
+# The main one, plumber and reaper, and those that asyncio makes for what blocks: as it needs them, and so many at most.
+MOST_THREADS = 3 + min(32, (os.cpu_count() or 1) + 4)
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,7 @@ def remains(agent: Agent) -> list[str]:
     """One line for each thing that stands for no namespace which the agent has networked."""
     ready = [found for found in agent.namespaces().values() if found["state"] == "ready" and found["device"]]
     devices = {found["device"] for found in ready}
-    addresses = {
-        str(found[key]).partition("/")[0] for found in ready for key in ("address", "address6") if found[key]
-    }
+    addresses = {str(found[key]).partition("/")[0] for found in ready for key in ("address", "address6") if found[key]}
     leases = sum(network["leases"] for network in agent.ask("/v1/status")[1]["networks"])
     return [
         *(f"{leases} leases, {len(devices)} networked" for _ in range(leases != len(devices))),

@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.demo.isolation import refuse_initial_namespace
-from tests.harness import netns
-from tests.harness.running import Agent, Record
+from agent.demo.process import Record
+from tests.harness import netns, observe
+from tests.harness.running import Agent
 from tests.harness.waiting import eventually
 
 SOON = 5.0
@@ -70,18 +72,34 @@ def namespaces_of_processes(agent: Agent) -> list[Record]:
     ]
 
 
-def eventually_nothing_is_left(agent: Agent, timeout: float = SOON) -> None:
-    """No device, lease, set element or tracked connection, and no memory of a namespace."""
+class Traces:
+    """What namespaces leave in the host and in the agent, apart from what was there when this was made."""
 
-    def traces() -> list[object]:
-        status, answer = agent.ask("/v1/status")
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._files = self._count_files()
+        self._before = _set_elements()
+
+    def left(self) -> list[object]:
+        status, answer = self._agent.ask("/v1/status")
         assert status == 200, answer
+        files = self._count_files() - self._files
         return [
             *observe.host_ends(),
-            *(record["name"] for record in namespaces_of_processes(agent)),
-            *(network["name"] for network in answer["networks"] if network["leases"]),
-            *(line for line in observe.conntrack_list() if "src=172.27." in line and f"src={GATEWAY4} " not in line),
-            *set_elements(),
+            *(record["name"] for record in namespaces_of_processes(self._agent)),
+            *(f"{network['leases']} leases" for network in answer["networks"] if network["leases"]),
+            *(line for line in observe.conntrack_list() if re.search(r"=172\.27\.0\.(?!1 )", line)),
+            *(_set_elements() - self._before),
+            *([f"{files} open files"] if files > 0 else []),
         ]
 
-    eventually(lambda: not traces(), timeout, "nothing is left")
+    def eventually_gone(self, timeout: float = SOON) -> None:
+        eventually(lambda: not self.left(), timeout, f"nothing is left of them: {self.left()}")
+
+    def _count_files(self) -> int:
+        return len(os.listdir(f"/proc/{self._agent.pid}/fd"))
+
+
+def _set_elements() -> set[str]:
+    sets = [item[kind] for item in observe.nft_json() for kind in ("set", "map") if kind in item]
+    return {f"{found['name']}: {element}" for found in sets for element in found.get("elem", [])}

@@ -11,9 +11,9 @@ import pytest
 from agent.demo.isolation import inside
 from agent.demo.private_host import PrivateHost
 from agent.errors import KernelError
-from agent.kernel.attachments import read_link
 from agent.kernel.awaiting import await_carrier, await_local_address
 from agent.kernel.netlink import Netlink
+from agent.kernel.reading import read_link
 from agent.model import Link
 from tests.harness import netns, observe
 from tests.kernel.ground import sh

@@ -6,9 +6,9 @@ import subprocess
 import pytest
 
 from agent.demo.private_host import PrivateHost
-from agent.kernel.counters import Place, read_inside, read_traffic
+from agent.kernel.counters import Place, TrafficReader, read_inside
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.openings import count_openings, decode, forget_openings, read_openings
+from agent.kernel.openings import OpeningsReader, decode, forget_openings, read_openings
 from agent.kernel.ruleset import Ruleset
 from agent.kernel.wire import attribute, nested
 from agent.model import Cookie, Traffic
@@ -45,13 +45,22 @@ def test_every_device_is_told_as_ip_tells_it(pairs: None) -> None:
         raw.bind(("h7", 0))
         for size in (60, 100, 1000):
             raw.send(bytes(size))
-    told = read_traffic()
+    reader = TrafficReader()
+    told = reader.read()
     assert len(told) > PAIRS
-    sent = told[socket.if_nametoindex("h7")]
-    assert sent.tx_packets >= 3
-    assert sent.tx_bytes >= 1160
+    sent_by = socket.if_nametoindex("h7")
+    assert told[sent_by].tx_packets >= 3
+    assert told[sent_by].tx_bytes >= 1160
     # The kernel itself goes on sending on a new device for a while.
-    eventually(lambda: read_traffic() == _told_by_ip(), 5, "both tell the same of every device")
+    eventually(lambda: reader.read() == _told_by_ip(), 5, "both tell the same of every device")
+    before = reader.read()
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("h7", 0))
+        raw.send(bytes(60))
+    after = reader.read()
+    assert {index for index, counters in after.items() if counters is not before[index]} == {sent_by}
+    observe.run("ip", "link", "del", "h7")
+    assert reader.read() == {index: counters for index, counters in after.items() if index != sent_by}
 
 
 def test_devices_inside_are_told_by_their_place(pairs: None) -> None:
@@ -83,19 +92,30 @@ def _told_by_nft(name: str) -> dict[bytes, int]:
 
 def test_openings_are_told_as_nft_tells_them(private_host: PrivateHost) -> None:
     Ruleset().load([network()], [])
+    reader = OpeningsReader()
+    both, one = (socket.inet_pton(socket.AF_INET6, address) for address in ("fd00::7", "fd00::700"))
     with Netlink(NETLINK_NETFILTER) as netlink:
-        assert count_openings(netlink) == ({}, {})
+        assert reader.read(netlink) == ({}, {})
         subprocess.run(["nft", "-f", "-"], input=FILL, text=True, check=True)
-        openings = count_openings(netlink)
+        openings = reader.read(netlink)
         assert openings.opened == _told_by_nft("opened4") | _told_by_nft("opened6")
         assert openings.accepted == _told_by_nft("accepted6")
         assert len(openings.opened) == 9 + 1999
-        both = socket.inet_pton(socket.AF_INET6, "fd00::7")
         assert read_openings(netlink)[both] == (8, 8)
-        forget_openings(netlink, [both])
-        assert both not in read_openings(netlink)
+        assert read_openings(netlink)[one] == (0x701, 0)
+        again = reader.read(netlink)
+        assert again.opened is openings.opened
+        assert again.accepted is openings.accepted
+        observe.run("nft", "add element inet vethd opened6 { fd00::ffff counter packets 5 bytes 9 }")
+        more = reader.read(netlink)
+        assert more.opened == {**openings.opened, socket.inet_pton(socket.AF_INET6, "fd00::ffff"): 5}
+        assert more.accepted is openings.accepted
+        forget_openings(netlink, [both, one])
+        forgotten = reader.read(netlink)
+        assert forgotten.opened.keys() == more.opened.keys() - {both, one}
+        assert forgotten.accepted.keys() == more.accepted.keys() - {both}
         observe.run("nft", "delete", "table", "inet", "vethd")
-        assert count_openings(netlink) == ({}, {}), "no table, no connections"
+        assert reader.read(netlink) == ({}, {}), "no table, no connections"
 
 
 def _element(key: bytes, packets: int, before: bytes = b"") -> bytes:
@@ -117,6 +137,5 @@ def test_elements_that_are_not_alike_are_told_all_the_same() -> None:
     # As long as the others, and yet of other attributes.
     odd = _element(b"abcd", 3)
     swapped = nested(1, attribute(6, b"") + nested(1, attribute(1, b"")) + odd[16:])
-    assert dict(decode(b"")) == {}
     assert len(swapped) == len(odd)
     assert dict(decode(odd + swapped + odd)) == {b"abcd": 3, b"": 3}

@@ -1,23 +1,22 @@
 """The kernel says no: whatever it refuses, one namespace waits, says why, and is networked once it may be."""
 
-import contextlib
 import itertools
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.demo import internet, uplink
 from agent.demo.isolation import add_named, delete_named, prepare_netns_dir
 from agent.demo.private_host import PrivateHost
 from tests.conftest import StartAgent
 from tests.harness import netns, observe
 from tests.harness.expect import assert_works, eventually_works, host_end
 from tests.harness.refusals import Refusals
-from tests.harness.remains import held, remains
+from tests.harness.remains import MOST_THREADS, held, remains
 from tests.harness.running import Agent, Tables
+from tests.harness.streams import Stream
 from tests.harness.waiting import eventually
 
 # A reply that never comes, and system calls that fail, are here besides what the kernel answers.
@@ -61,9 +60,8 @@ def test_each_call_fails_in_turn(
     add_named("stable")
     agent.wait_ready("stable")
     before = held(agent.pid)
-    with netns.Heartbeat("stable", uplink.BEYOND4, internet.ECHO_PORT) as stream:
+    with Stream(private_host, "stable") as stream:
         stream.await_beats(10)
-        lost = observe.tcp_retransmits("stable", private_host.internet)
         for number in itertools.count():
             assert number < MOST_CALLS, "it never came to an end"
             code = CODES[(number + shift) % len(CODES)]
@@ -73,11 +71,11 @@ def test_each_call_fails_in_turn(
                 break
         refusals.end()
         stream.await_beats(10)
-        assert observe.tcp_retransmits("stable", private_host.internet) == lost, "not one packet of another was lost"
+        assert stream.lost() == 0, "not one packet of another was lost"
     assert number >= FEWEST_CALLS
     eventually(lambda: not remains(agent), 5, "nothing is left")
-    after = held(agent.pid)
-    assert (after.files, after.threads) == (before.files, before.threads)
+    eventually(lambda: held(agent.pid).files <= before.files, 5, "no file is left open")
+    assert held(agent.pid).threads <= MOST_THREADS
     assert not agent.ask("/v1/status")[1]["problems"]
     assert not [line for line in agent.lines if "mistake" in line]
 
@@ -89,3 +87,123 @@ def _live_and_die(agent: Agent, name: str, what: str) -> None:
     delete_named(name)
     eventually(lambda: set(agent.namespaces()) == {"stable"} and len(observe.host_ends()) == 1, 8, f"gone: {what}")
     eventually(lambda: not remains(agent), 8, f"nothing is left: {what}")
+
+
+def test_one_that_fails_delays_no_other_and_says_why(two_networks: Agent, refusals: Refusals) -> None:
+    agent = two_networks
+    refusals.begin("EBUSY", holds="bad0")
+    begin = time.monotonic()
+    netns.add_netns("bad")
+    failed = eventually(lambda: _of(agent, "bad", "failed"), 3, "it has failed")
+    assert "EBUSY" in failed["reason"]
+    for number in range(20):
+        netns.add_netns(f"n{number}")
+        assert agent.wait_ready(f"n{number}")["plumb_ms"] < 500
+    assert [line for line in agent.ask("/v1/status")[1]["problems"] if "EBUSY" in line]
+    assert "EBUSY" in agent.cli("status").stdout
+    told = agent.cli("explain", "bad").stdout
+    assert "EBUSY" in told
+    assert "network other" in told
+    # 50 ms, and each time twice as much.
+    assert refusals.struck() <= 4 + 2 * (time.monotonic() - begin)
+    refusals.end()
+    eventually(lambda: _of(agent, "bad", "ready"), 10, "it is networked once it may be")
+    assert not agent.ask("/v1/status")[1]["problems"]
+    assert observe.addresses("bad0", "bad")
+
+
+def test_a_device_half_way_does_not_outrun_the_retries(two_networks: Agent, refusals: Refusals) -> None:
+    """The pair is made again and again, and what is heard of it is no reason to be faster."""
+    agent = two_networks
+    # The bytes of its address, and of no other message.
+    refusals.begin("ENOBUFS", holds="\x0a\x63\x00")
+    netns.add_netns("bad")
+    eventually(lambda: _of(agent, "bad", "failed"), 3, "it has failed")
+    assert "bad0" in observe.links("bad")
+    eventually(lambda: _attempts(agent) >= 4, 5, "it is tried again")
+    before, begin = _attempts(agent), time.monotonic()
+    eventually(lambda: time.monotonic() - begin > 3, 5, "some time has passed")
+    assert _attempts(agent) - before <= 6
+    refusals.end()
+    eventually(lambda: _of(agent, "bad", "ready"), 15, "it is networked once it may be")
+
+
+def test_what_cannot_be_taken_down_delays_no_other_and_says_why(
+    private_host: PrivateHost, start_agent: StartAgent, refusals: Refusals
+) -> None:
+    agent = start_agent(start=False).start(env=refusals.environment)
+    for name in ("web", "db", "mail"):
+        netns.add_netns(name)
+        agent.wait_ready(name)
+    end = host_end("web")["ifname"]
+    with netns.enter("web"):
+        # Else the kernel takes the device away itself, with the namespace.
+        holder = netns.spawn(["sleep", "60"])
+    try:
+        with refusals.during("EBUSY", holds=end):
+            netns.del_netns("web")
+            netns.del_netns("db")
+            eventually(lambda: len(observe.host_ends()) == 2, 3, "the other one is gone")
+            trouble = eventually(lambda: agent.ask("/v1/status")[1]["problems"], 3, "it is told")
+            assert "1 cannot be taken down" in trouble[0]
+            assert "EBUSY" in trouble[0]
+            assert "cannot be taken down" in agent.cli("explain", "web").stdout
+            assert_works("mail")
+        eventually(lambda: set(agent.namespaces()) == {"mail"} and len(observe.host_ends()) == 1, 8, "it is gone")
+        eventually(lambda: not remains(agent), 3, "nothing is left of it")
+        assert not agent.ask("/v1/status")[1]["problems"]
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+HOST_CALLS = ("observe_host", "apply_host", "host_links", "Ruleset.load", "Ruleset.is_loaded")
+
+
+@pytest.mark.parametrize("call", HOST_CALLS)
+def test_the_host_s_side_heals_when_the_kernel_lets_it(start_agent: StartAgent, refusals: Refusals, call: str) -> None:
+    agent = start_agent(start=False).start(env=refusals.environment)
+    netns.add_netns("web")
+    agent.wait_ready("web")
+    refusals.begin("ENOBUFS", call=call)
+    observe.run("nft", "flush", "ruleset")
+    observe.run("ip", "link", "set", "vethd0", "down")
+    if call in ("observe_host", "apply_host", "Ruleset.load"):
+        eventually(lambda: [line for line in agent.ask("/v1/status")[1]["problems"] if "ENOBUFS" in line], 5, "told")
+        netns.add_netns("late")
+    refusals.end()
+    eventually(lambda: not agent.ask("/v1/status")[1]["problems"], 8, "it is well again")
+    eventually_works("web", 5)
+    if call in ("observe_host", "apply_host", "Ruleset.load"):
+        agent.wait_ready("late")
+        assert_works("late")
+
+
+def test_libnftables_has_no_room(private_host: PrivateHost, agent: Agent) -> None:
+    """By a tracer: it alone of all that the agent uses speaks by sendmsg to the kernel."""
+    netns.add_netns("web")
+    agent.wait_ready("web")
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(agent.pid)]
+    tracer = private_host.spawn([*command, "-e", "trace=sendmsg", "-e", "inject=sendmsg:error=ENOBUFS"])
+    eventually(lambda: _is_traced(agent.pid), 5, "the tracer is there")
+    observe.run("nft", "flush", "ruleset")
+    eventually(lambda: agent.ask("/v1/status")[1]["problems"], 5, "it is told")
+    tracer.terminate()
+    tracer.wait()
+    eventually(lambda: "masquerade" in observe.nft_text(), 8, "the rules are back")
+    eventually(lambda: not agent.ask("/v1/status")[1]["problems"], 3, "it is well again")
+    eventually_works("web", 3)
+
+
+def _of(agent: Agent, name: str, state: str) -> dict[str, Any]:
+    found = agent.namespaces().get(name, {})
+    return found if found.get("state") == state else {}
+
+
+def _attempts(agent: Agent) -> float:
+    return agent.metric("vethd_reconcile_total", result="failed") or 0
+
+
+def _is_traced(pid: int) -> bool:
+    tasks = Path(f"/proc/{pid}/task").glob("*/status")
+    return all(re.search(r"TracerPid:\s*[1-9]", task.read_text()) for task in tasks)

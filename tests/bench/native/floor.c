@@ -25,9 +25,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "refuse.h"
 
 #define DEVICE "eth0"
 #define LOOPBACK_INDEX 1
@@ -253,13 +254,6 @@ static int add(const struct network *network, int host, int home, const char *pa
 	}
 	close(netns);
 	return result;
-}
-
-static int in_initial_namespace(void)
-{
-	struct stat own, first;
-
-	return stat("/proc/self/ns/net", &own) || stat("/proc/1/ns/net", &first) || own.st_ino == first.st_ino;
 }
 
 static long long now(void)

@@ -1,0 +1,49 @@
+"""A TCP stream that never rests, and whether one packet of it was lost on either side."""
+
+import re
+from types import TracebackType
+from typing import Self
+
+from agent.demo import internet, uplink
+from agent.demo.private_host import PrivateHost
+from tests.harness import observe
+from tests.harness.netns import Heartbeat, Name
+
+_RETRANSMITS = re.compile(r"\bretrans:\d+/(\d+)")
+
+
+class Stream:
+    """A `Heartbeat` from a namespace to the internet beyond, whose packets are counted. A context manager."""
+
+    def __init__(self, host: PrivateHost, name: Name) -> None:
+        self._host = host
+        self._name = name
+        self._beat = Heartbeat(name, uplink.BEYOND4, internet.ECHO_PORT)
+
+    def __enter__(self) -> Self:
+        self._beat.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._beat.__exit__(kind, error, trace)
+
+    @property
+    def beats(self) -> int:
+        return self._beat.beats
+
+    def await_beats(self, count: int) -> None:
+        self._beat.await_beats(count)
+
+    def lost(self) -> int:
+        """How many segments had to be sent again, there and back; what masquerades keeps the port."""
+        port = self._beat.local[1]
+        return _sent_again(self._name, f"sport = :{port}") + _sent_again(self._host.internet, f"dport = :{port}")
+
+
+def _sent_again(netns: Name, which: str) -> int:
+    told = observe.run("ss", "-Htin", which, netns=netns)
+    assert told, "the connection is there"
+    found = _RETRANSMITS.search(told)
+    return int(found[1]) if found else 0
