@@ -60,9 +60,9 @@ def _network(table: Table) -> Network:
         ),
         bridge=table.take(
             "bridge",
-            values.device_name,
+            values.bridge_name,
             "vethd0" if is_default else f"vethd-{name}"[: values.DEVICE_NAME_BYTES],
-            values.DEVICE_NAME_ALLOWED,
+            f"{values.DEVICE_NAME_ALLOWED}, nor beginning with vh",
         ),
         bridge_ports=table.take("bridge_ports", values.bridge_ports, 1000, "0 to 1000"),
         interface=table.take("interface", values.device_name, "eth0", values.DEVICE_NAME_ALLOWED),

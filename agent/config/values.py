@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final, Literal
 
+from agent.core.identity import HOST_END_PREFIX
 from agent.model import Port
 
 DEVICE_NAME_BYTES: Final = 15
@@ -120,6 +121,14 @@ def device_name(value: object) -> str:
         raise ValueError
     # What the kernel refuses, and what nftables takes for a pattern.
     if any(character in '/:%"*\\' or character.isspace() for character in name):
+        raise ValueError
+    return name
+
+
+def bridge_name(value: object) -> str:
+    """The same, and none that the rules could take for a host end."""
+    name = device_name(value)
+    if name.startswith(HOST_END_PREFIX):
         raise ValueError
     return name
 

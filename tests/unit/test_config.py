@@ -314,3 +314,9 @@ def _outcome(document: dict[str, Any]) -> tuple[Config | None, str]:
         return parse(document, Path("vethd.toml")), ""
     except ConfigError as error:
         return None, str(error)
+
+
+@pytest.mark.parametrize("name", ["vh", "vhost0", "vh60g8c2hdn6erh"])
+def test_a_bridge_is_not_called_like_a_host_end(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"network\.default\.bridge: .* nor beginning with vh"):
+        parse({"network": {"default": {"bridge": name}}}, None)
