@@ -201,16 +201,11 @@ def leases() -> Iterator[AnyPanel]:
     )
     yield bars(
         "Bridge ports",
-        "Namespaces on a bridge, as a share of the 1,023 that the kernel allows.",
-        "percentunit",
-        Query(
-            f"vethd_bridge_ports{{{HOST}}}"
-            f" / on (instance) group_left () max by (instance) (vethd_bridge_ports_limit{{{HOST}}})",
-            "{{device}}",
-        ),
+        "Namespaces that are ports of a bridge; beyond 1,000 they are routed.",
+        "short",
+        Query(f"vethd_bridge_ports{{{HOST}}}", "{{device}}"),
         span=THIRD,
-        limits=(0.75, 0.9),
-        full=1,
+        full=1000,
     )
 
 

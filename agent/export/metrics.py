@@ -146,7 +146,6 @@ class _WorldCollector(Collector):
             capacity.add_metric((network.name,), network.capacity)
             ports.add_metric((network.bridge,), on_bridge[network.name])
         yield from (leases, free, capacity, ports)
-        yield GaugeMetricFamily("vethd_bridge_ports_limit", "Ports that a bridge can have.", _BRIDGE_PORTS)
 
     def _totals(self) -> Iterator[Metric]:
         totals = dict(self._world.ledger.totals())
