@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 
 DEBIAN       := python3-venv libnftables1 nftables iproute2 conntrack iputils-ping strace iptables
 DEBIAN_TEST  := prometheus prometheus-node-exporter chromium chromium-driver
-DEBIAN_BENCH := containernetworking-plugins netavark
+DEBIAN_BENCH := containernetworking-plugins netavark iperf3 gcc libc6-dev
 
 PREFIX := /opt/vethd
 # The unit hides /home and /root, so the service must not run a Python that lives there.
@@ -64,6 +64,7 @@ run: setup ## Run the agent on this host, in the foreground, with config/vethd.t
 
 test-packages: packages
 	@$(call install_unstarted,$(DEBIAN_TEST),prometheus prometheus-node-exporter)
+	@tests/system/tools/install.sh
 
 test: style types test-packages ## Everything that has to be green: format, lint, types, tests
 	@# First what measures time, with nothing beside it; pytest says 5 where there is no such test.
@@ -80,7 +81,7 @@ types: setup
 demo: setup ## See it work in a private copy of a host; nothing outside is touched
 	@exec $(BIN)/vethd demo
 
-bench: setup ## Measure it beside a shell script, CNI and netavark
+bench: setup ## Measure it beside the kernel's own work, a shell script, CNI and netavark
 	@$(call install_missing,$(DEBIAN_BENCH))
 	@$(call install_unstarted,prometheus-node-exporter,prometheus-node-exporter)
 	$(BIN)/python -m tests.bench

@@ -30,6 +30,7 @@ from agent.model import Network
 from agent.notify import notify, watchdog_seconds
 from agent.reconciler.bulletin import Bulletin, Notice
 from agent.reconciler.loop import Reconciler
+from agent.reconciler.watched import Watch
 from agent.reconciler.wishing import wish_directories
 from agent.reconciler.world import World
 from agent.sources.generations import GenerationSource
@@ -78,13 +79,14 @@ class _App:
         self._world = World(config, self._namespaces.host)
         self._bulletin = Bulletin()
         self._lag = 0.0
-        sampler = Sampler(self._world)
+        self._watch = Watch(self._world)
+        sampler = Sampler(self._world, self._watch)
         self._metrics = Metrics(self._world, lambda: sampler.table, lambda: self._lag)
         self._bulletin.listen(self._metrics.on_notice)
         self._bulletin.listen(log.on_notice)
         self._bulletin.listen(self._on_notice)
-        self._crew = Crew(self._namespaces, faults.on_step())
-        self._reconciler = Reconciler(self._world, self._crew, self._bulletin)
+        self._crew = Crew(self._namespaces, faults.on_step(), sees_rivals=config.mode == "observe")
+        self._reconciler = Reconciler(self._world, self._crew, self._bulletin, self._watch)
         if config.dns == "host" and config.mode == "manage":
             self._world.resolvers = Resolvers()
         self._server = Server(self._world, self._bulletin, self._metrics, sampler, lambda: self._ready)

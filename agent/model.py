@@ -232,6 +232,7 @@ class Observed:
     ``host_neighbours``, ``host_routes`` and ``proxied`` are those of its addresses that the host
     has a permanent neighbour entry for, a route to its host end, and an answer for on the bridge.
     ``exempt`` is true where its packets are not masqueraded; ``inode`` is that of nsfs.
+    ``rival`` is the host's end of a device of somebody else, read only where the agent observes.
     ``other_userns`` is true when a user namespace other than the agent's own owns it.
     """
 
@@ -242,6 +243,7 @@ class Observed:
     host_routes: frozenset[bytes] = frozenset()
     proxied: frozenset[bytes] = frozenset()
     exempt: bool = False
+    rival: Link | None = None
     inode: int = 0
     other_userns: bool = False
 

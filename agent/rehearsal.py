@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.config import Config
-from agent.config.wishes import Wishes, load_wishes
+from agent.config.wishes import Wishes, load_wishes, stamps
 from agent.core.hostplan import HostSeen, bridge_of, conflicts, host_plan, network_mtu
 from agent.core.identity import bridge_mac, printable
 from agent.core.origin import origin_of
@@ -23,6 +23,7 @@ from agent.kernel.preflight import require_privileges
 from agent.kernel.realm import Realm
 from agent.model import Bridge, Lease, Network, Observed, Origin
 from agent.reconciler.look import Look
+from agent.reconciler.wishing import wish_directories
 from agent.reconciler.world import World
 from agent.state.leases import LeaseFile
 
@@ -49,7 +50,8 @@ def _host(config: Config, seen: HostSeen) -> Iterator[str]:
     for network in config.networks:
         conflict = conflicts(network, seen)
         if conflict is not None:
-            yield f"host: network {network.name}: {conflict[0]} is routed by {device_name(conflict[1])}: would not start"
+            subnet, device = conflict
+            yield f"host: network {network.name}: {subnet} is routed by {device_name(device)}: would not start"
     if config.mode == "observe":
         yield "host: nothing, since agent.mode is observe"
         return
@@ -62,7 +64,9 @@ def _world(config: Config, namespaces: Namespaces, seen: HostSeen) -> World:
     world = World(config, namespaces.host)
     memory, _ = LeaseFile(config.state_dir).read()
     world.remember(memory)
-    world.take_wishes((load_wishes(config.wishes, config.networks, Wishes()),))
+    directories = wish_directories(config)
+    world.wish_stamps = stamps(directories)
+    world.take_wishes(tuple(load_wishes(directory, config.networks, Wishes()) for directory in directories))
     world.bridges = {network.name: bridge_of(network, seen) or _future(network, seen) for network in config.networks}
     return world
 

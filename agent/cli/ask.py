@@ -10,7 +10,10 @@ from agent.cli.client import AgentNotRunning, Json, api_name, client_of
 from agent.cli.exits import DONE
 
 # What `vethd watch` leaves to --json, `status` and `explain`.
-UNTOLD = frozenset({"time", "event", "name", "initial", "path", "source", "state", "cookie", "plumb_ms", "aliases"})
+_OF_A_PROCESS = ("command", "cgroup", "user", "container")
+UNTOLD = frozenset(
+    {"time", "event", "name", "initial", "path", "source", "state", "cookie", "plumb_ms", "aliases", *_OF_A_PROCESS}
+)
 
 
 def status(options: argparse.Namespace) -> int:
@@ -134,6 +137,7 @@ def _facts(namespace: Json) -> list[tuple[str, str]]:
         ("host device", namespace["device"] or ""),
         ("networked in", "" if milliseconds is None else f"{milliseconds:.1f} ms"),
         ("path", namespace["path"]),
+        *((key, namespace.get(key) or "") for key in _OF_A_PROCESS),
         ("also known as", ", ".join(namespace["aliases"])),
         ("cookie", "" if namespace["cookie"] is None else str(namespace["cookie"])),
     ]

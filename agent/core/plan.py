@@ -229,27 +229,34 @@ def _extra_routes(desired: Attachment, link: Link | None, inside: Inside | None)
 
 
 def _default_routes(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
-    for address, prefix in _addresses(desired, link, inside):
-        found = None if link is None else Address(link.index, address, prefix)
-        if len(address) == IPV6_BYTES and _is_missing(found, link, inside):
-            yield steps.AwaitAddress(address)
     lost = link is None or inside is None or not link.up
     device = desired.network.interface if link is None else link.name
+    wanted = [gateway for gateway in _gateways(desired, link, inside) if _lacks_default(gateway, link, inside)]
+    for address, prefix in _addresses(desired, link, inside):
+        found = None if link is None else Address(link.index, address, prefix)
+        # Without a default route nobody has waited for the address to the end.
+        awaited = not _is_missing(found, link, inside) and _same_family(desired.bridge.gateways, address) not in wanted
+        if len(address) == IPV6_BYTES and not awaited:
+            yield steps.AwaitAddress(address)
     if desired.lease.routed:
         for address, prefix in _addresses(desired, link, inside):
             gateway = _same_family(desired.bridge.gateways, address)
             if lost or link is None or inside is None or not _has_route(inside, link.index, address, prefix, gateway):
                 yield steps.AddSubnetRoute(device, address, prefix, gateway)
     # IPv4 comes last: it is what most people wait for.
-    for gateway in reversed(_gateways(desired, link, inside)):
+    for gateway in reversed(wanted):
         family = AF_INET6 if len(gateway) == IPV6_BYTES else AF_INET
-        present = [
-            route for route in (inside.routes if inside else ()) if route.family == family and not route.destination
-        ]
-        ours = [route for route in present if link and _is_our_default(route, link, gateway)]
-        others = [route for route in present if route not in ours and route.metric == _metric(family)]
-        if (lost or not ours) and not (others and not lost):
-            yield steps.AddDefaultRoute(device, family, gateway, desired.lease.routed)
+        yield steps.AddDefaultRoute(device, family, gateway, desired.lease.routed)
+
+
+def _lacks_default(gateway: bytes, link: Link | None, inside: Inside | None) -> bool:
+    """Tell whether the default route by a gateway is missing, and nobody else's is in its place."""
+    if link is None or inside is None or not link.up:
+        return True
+    family = AF_INET6 if len(gateway) == IPV6_BYTES else AF_INET
+    present = [route for route in inside.routes if route.family == family and not route.destination]
+    ours = [route for route in present if _is_our_default(route, link, gateway)]
+    return not ours and not any(route.metric == _metric(family) for route in present)
 
 
 def _must_rise(desired: Attachment, host: Link) -> bool:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final, NamedTuple
 
-from agent.core.identity import host_end_name, printable
+from agent.core.identity import printable
 from agent.export.exposition import Family, begin, end, labels, line
 from agent.export.residents import Resident
 from agent.model import Traffic
@@ -114,9 +114,9 @@ class NamespaceFamilies:
 
 def in_words(resident: Resident) -> Lines:
     """Return a resident's lines, which takes some 0.02 ms and reads nothing else."""
-    lease, device = resident.attachment.lease, labels(device=host_end_name(resident.cookie))
-    named = labels(netns=printable(resident.name), network=lease.network)
-    placed = labels(address=str(lease.address), address6=str(lease.address6 or ""))
+    device = labels(device=resident.device)
+    named = labels(netns=printable(resident.name), network=resident.network)
+    placed = labels(address=resident.shown[0], address6=resident.shown[1])
     return Lines(
         tuple(line(f"vethd_network_{metric}", "counter", named, device) for metric in _TRAFFIC),
         b"".join(line(_CONNECTIONS, "counter", named, labels(direction=way)) for way in ("opened", "accepted")),

@@ -165,13 +165,13 @@ class Server:
 
     async def _scrape(self, request: _Request) -> _Response:
         # Over loopback, sending a megabyte takes a tenth of the time of compressing it.
-        compressed = not remote_address(request).is_loopback and "gzip" in request.headers.get("Accept-Encoding", "")
+        near = remote_address(request).is_loopback
+        encodings = "" if near else request.headers.get("Accept-Encoding", "")
         try:
-            body, content_type = await self._scraper.scrape(request.headers.get("Accept", ""), compressed)
+            body, headers = await self._scraper.scrape(request.headers.get("Accept", ""), encodings)
         except KernelError as error:
             return web.Response(status=503, text=f"{error}\n")
-        encoding = {"Content-Encoding": "gzip"} if compressed else {}
-        return web.Response(body=body, headers={"Content-Type": content_type, **encoding})
+        return web.Response(body=body, headers=headers)
 
 
 async def _unix_site(runner: web.AppRunner, path: Path, group: str | None) -> None:

@@ -24,6 +24,11 @@ def namespace(world: World, record: Record) -> View:
         "name": record.name,
         "path": record.path,
         "source": record.origin.source,
+        # What rules may ask, and what runs there by now; None where nobody knows.
+        "command": record.origin.command or None,
+        "cgroup": record.origin.cgroup or None,
+        "user": record.origin.user or None,
+        "container": record.origin.container or None,
         "state": record.state,
         "network": record.network,
         "device": record.device,

@@ -16,15 +16,19 @@ from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.numbers import Numbers
-from agent.kernel.reading import read_inside, read_link
+from agent.kernel.reading import read_inside, read_link, read_rival
 from agent.model import Bridge, Lease, Link, Observed, Origin
 
 
 class Attachments:
     """Observes and changes attachments, through one netlink socket of the host."""
 
-    def __init__(self, namespaces: Namespaces, on_step: Callable[[Step], None] | None = None) -> None:
+    def __init__(
+        self, namespaces: Namespaces, on_step: Callable[[Step], None] | None = None, sees_rivals: bool = False
+    ) -> None:
+        """``sees_rivals`` has the host ends of others' devices read, too."""
         self._namespaces = namespaces
+        self._sees_rivals = sees_rivals
         self._netfilter = Netlink(NETLINK_NETFILTER)
         self._members = Members(self._netfilter)
         self._netlink = Netlink()
@@ -77,6 +81,8 @@ class Attachments:
                 inode=handle.inode,
                 other_userns=handle.other_userns,
             )
+            if self._sees_rivals and host_end is None and seen.inside is not None:
+                seen = replace(seen, rival=read_rival(self._netlink, seen.inside))
             if host_end is None or bridge is None or lease is None:
                 return handle, seen
             return handle, self._with_host_side(seen, host_end.index, bridge.index, lease)

@@ -16,8 +16,16 @@ from agent.model import Link
 
 _RTNLGRP_LINK: Final = 1
 _RTNLGRP_IPV6_ROUTE: Final = 11
-_SECONDS: Final = 1.0
+# Who waits keeps others waiting: rather come again.
+_SECONDS: Final = 0.25
 _Result = TypeVar("_Result")
+
+
+class NotYet(KernelError):
+    """The kernel goes on with what it was asked to do, and is not done; its work may wait for a lock, say."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, errno.ETIMEDOUT, "it is not done yet")
 
 
 def await_carrier(ask: Callable[[], Link], open_socket: Callable[[], Netlink]) -> Link:
@@ -25,8 +33,8 @@ def await_carrier(ask: Callable[[], Link], open_socket: Callable[[], Netlink]) -
 
     Carrier reaches qdisc and bridge by the deferred link watch (net/core/link_watch.c). Since
     Linux 6.8 a RTM_GETLINK for the device runs it at once. ``open_socket`` opens a socket in
-    the device's namespace. Raises KernelError: ENETDOWN when the device is set down, ETIMEDOUT
-    when no carrier comes within a second.
+    the device's namespace. Raises KernelError: ENETDOWN when the device is set down, NotYet when no
+    carrier comes within a quarter of a second.
     """
 
     def with_carrier() -> Link | None:
@@ -42,8 +50,8 @@ def await_local_address(netlink: Netlink, address: bytes, open_socket: Callable[
     """Return once the kernel delivers packets to an IPv6 address.
 
     Even without duplicate address detection the local route is added by the work queue of
-    that, after the acknowledgement (net/ipv6/addrconf.c, addrconf_dad_work). Raises
-    KernelError with ETIMEDOUT after a second.
+    that, after the acknowledgement (net/ipv6/addrconf.c, addrconf_dad_work). Raises NotYet after
+    a quarter of a second.
     """
 
     def is_local() -> bool | None:
@@ -63,5 +71,5 @@ def _await(probe: Callable[[], _Result | None], open_socket: Callable[[], Netlin
         deadline = time.monotonic() + _SECONDS
         while (result := probe()) is None:
             if not events.wait(deadline - time.monotonic()):
-                raise KernelError(what, errno.ETIMEDOUT)
+                raise NotYet(what)
         return result

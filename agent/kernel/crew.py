@@ -30,10 +30,12 @@ _Result = TypeVar("_Result")
 class Crew:
     """Asynchronous doors to blocking kernel work."""
 
-    def __init__(self, namespaces: Namespaces, on_step: Callable[[Step], None] | None = None) -> None:
+    def __init__(
+        self, namespaces: Namespaces, on_step: Callable[[Step], None] | None = None, sees_rivals: bool = False
+    ) -> None:
         self._namespaces = namespaces
         self._ruleset = Ruleset()
-        self._attachments = Attachments(namespaces, on_step)
+        self._attachments = Attachments(namespaces, on_step, sees_rivals)
         self._reaper = Reaper()
         self._host = Netlink()
         self._plumber_thread = ThreadPoolExecutor(1, "plumber")

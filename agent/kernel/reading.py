@@ -54,6 +54,17 @@ def _read_neighbours(netlink: Netlink, wanted: set[tuple[int, bytes]]) -> frozen
     return frozenset(neighbour for neighbour in found if neighbour is not None)
 
 
+def read_rival(netlink: Netlink, inside: Inside) -> Link | None:
+    """Return the host's end of the first device inside whose two ends name each other."""
+    for link in inside.links:
+        if link.peer_nsid is not None and link.peer:
+            answer = netlink.ask(messages.get_link_by_index(link.peer))
+            other = None if answer.code else decode.link(answer.replies[0])
+            if other is not None and other.peer == link.index and other.peer_nsid is not None:
+                return other
+    return None
+
+
 def check(request: Request, answer: Answer, fine: set[int]) -> None:
     """Raise KernelError for an answer that is not one of those that are fine."""
     if answer.code not in fine:

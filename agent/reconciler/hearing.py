@@ -13,6 +13,7 @@ from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.host import HostSide
 from agent.reconciler.keys import Keys
 from agent.reconciler.look import is_young
+from agent.reconciler.watched import Watch
 from agent.reconciler.world import World
 
 _SETTLE_SECONDS: Final = 0.005
@@ -24,12 +25,13 @@ _CONTESTED_DELAY: Final = 1.0
 class Hearing:
     """The sources' Sink: marks what has to be looked at, and when."""
 
-    def __init__(self, world: World, crew: Crew, bulletin: Bulletin, host: HostSide, keys: Keys) -> None:
+    def __init__(self, world: World, crew: Crew, bulletin: Bulletin, host: HostSide, keys: Keys, watch: Watch) -> None:
         self._world = world
         self._crew = crew
         self._bulletin = bulletin
         self._host = host
         self._keys = keys
+        self._watch = watch
 
     def look(self, path: str) -> None:
         """See Sink."""
@@ -54,7 +56,10 @@ class Hearing:
 
     def process_appeared(self, origin: Origin) -> None:
         """See Sink."""
-        self._world.roster.enter(origin.path, time.monotonic(), origin)
+        record = self._world.roster.enter(origin.path, time.monotonic(), origin)
+        if record.state == "pending" and record.cookie is not None:
+            # It was left to its runtime so far: as a namespace to be networked it appears now.
+            record.appeared = time.monotonic()
         self._keys.mark(origin.path, reason="event")
 
     def process_gone(self, path: str) -> None:
@@ -101,11 +106,16 @@ class Hearing:
         if nsid is None and cookie_of(link.name) is None:
             if self._is_host_device(link.index) and not self._host.fits(link):
                 self.look_host("")
+            if self._world.config.mode == "observe" and link.kind == "veth":
+                for path in self._watch.unconnected():
+                    self._keys.mark(path, _SETTLE_SECONDS, reason="event")
             return
         cookie = cookie_of(link.name) if nsid is None else self._world.attached.get(nsid)
         if cookie is None and nsid is not None and not self._is_our_name(link.name):
             self._world.note_company(nsid)
         owner = self._world.roster.owner(cookie) if cookie is not None else None
+        if owner is not None and self._world.config.mode == "observe":
+            self._keys.mark(owner.path, _SETTLE_SECONDS, reason="event")
         if owner is None or owner.attachment is None:
             return
         if nsid is None:
@@ -148,9 +158,7 @@ class Hearing:
         self._keys.resync()
 
     def _mark_drift(self, record: Record) -> None:
-        # What failed half-way looks odd, too: that must not outrun its retries.
-        hold = record.state == "failed" or self._is_contested(record.repairs)
-        delay = _CONTESTED_DELAY if hold else _SETTLE_SECONDS
+        delay = _CONTESTED_DELAY if self._is_contested(record.repairs) else _SETTLE_SECONDS
         self._keys.mark(record.path, delay, reason="drift")
 
     def _is_contested(self, repairs: Iterable[float]) -> bool:

@@ -50,6 +50,7 @@ class Look:
         """Return what is to be done. Raises NoFreeAddress or ForeignDevice."""
         self.seen = seen
         world = self._world
+        world.looking[self.origin.path] = seen.cookie
         if seen.cookie in world.leaving:
             self.is_being_removed = True
             return ()

@@ -18,8 +18,10 @@ from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.hearing import Hearing
 from agent.reconciler.host import HostSide
 from agent.reconciler.keys import Key
-from agent.reconciler.names import Names, Outcome
+from agent.reconciler.names import Names
+from agent.reconciler.outcome import Outcome
 from agent.reconciler.strays import Strays
+from agent.reconciler.watched import Watch
 from agent.reconciler.wishing import Wishing
 from agent.reconciler.world import World
 
@@ -34,15 +36,15 @@ _log = structlog.get_logger()
 class Reconciler:
     """Works off what was marked; ``hearing`` is what the sources speak to."""
 
-    def __init__(self, world: World, crew: Crew, bulletin: Bulletin) -> None:
+    def __init__(self, world: World, crew: Crew, bulletin: Bulletin, watch: Watch) -> None:
         self._world = world
         self._bulletin = bulletin
         self._crew = crew
-        self._names = Names(world, crew, bulletin)
+        self._names = Names(world, crew, bulletin, watch)
         self.wishing = Wishing(world, self.look_again)
         self._names.reload_wishes = self.wishing.reload
         self.host = HostSide(world, crew, bulletin)
-        self.hearing = Hearing(world, crew, bulletin, self.host, self)
+        self.hearing = Hearing(world, crew, bulletin, self.host, self, watch)
         self._dirty: DirtySet[Key] = DirtySet()
         self._reasons: dict[Key, str] = {}
         self._host_due: float | None = None

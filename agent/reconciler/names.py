@@ -1,57 +1,55 @@
 """Bringing one name's namespace to where it should be."""
 
-import asyncio
 import errno
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from agent.config.wishes import forget_runtime_wish
 from agent.core import steps
 from agent.core.identity import host_end_name, is_ours, is_routed, printable
 from agent.core.plan import remarks
 from agent.core.roster import Incident, Record, State, named
 from agent.errors import KernelError, NamespaceGone, NoFreeAddress, VethdError
+from agent.kernel.awaiting import NotYet
 from agent.kernel.counters import Place
 from agent.kernel.crew import Crew
-from agent.kernel.reaper import Last, Removal
 from agent.model import Attachment, Bridge, Cookie, Lease, Link, Network, Observed
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.look import Look, is_young, patience, settled_attachment
+from agent.reconciler.outcome import Outcome
+from agent.reconciler.removals import Removals
 from agent.reconciler.stuck import Stuck, retry_seconds
+from agent.reconciler.watched import Watch
 from agent.reconciler.world import World
 
-Result = Literal["changed", "unchanged", "left", "failed", "waiting", "gone"]
-
+# So many looks at what the kernel is not done with, ever longer apart, take some 5 s.
+_PATIENCE: Final = 7
+_WHILE_LOOKED_AT_SECONDS: Final = 0.005
 _HELD: Final = "no process is in it any more: a mount or an open file keeps it"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a look: ``orphans`` are to be taken down, ``look`` are paths to look at,
-    ``retry`` is in how many seconds to look at this one again."""
-
-    result: Result
-    orphans: tuple[Cookie, ...] = ()
-    look: tuple[str, ...] = ()
-    retry: float | None = None
 
 
 class Names:
     """Looks at names, decides, acts, and keeps the roster."""
 
-    def __init__(self, world: World, crew: Crew, bulletin: Bulletin) -> None:
+    def __init__(self, world: World, crew: Crew, bulletin: Bulletin, watch: Watch) -> None:
         self._world = world
+        self._watch = watch
         self._crew = crew
         self._bulletin = bulletin
         self._starved: set[str] = set()
         self._stuck = Stuck(world, bulletin)
+        self._removals = Removals(world, crew, bulletin)
         self.reload_wishes: Callable[[], Awaitable[None]] = _nothing
 
     async def settle(self, path: str) -> Outcome:
         """Look at what a name leads to and bring it to where it should be."""
+        try:
+            return await self._settle(path)
+        finally:
+            self._world.looking.pop(path, None)
+
+    async def _settle(self, path: str) -> Outcome:
         record = self._world.roster.get(path)
         if record is not None and record.departed:
             return await self._vanished(path)
@@ -82,16 +80,28 @@ class Names:
         """Remove the attachment of a namespace that nobody names any more."""
         owner = self._world.roster.owner(cookie)
         if owner is not None:
+            self._stuck.done(cookie)
             return Outcome("unchanged", look=(owner.path,))
+        # Marked before it is asked, as a look is noted before it asks: one of the two sees the other.
+        self._world.leaving.add(cookie)
+        try:
+            if cookie in self._world.looking.values():
+                return Outcome("waiting", retry=_WHILE_LOOKED_AT_SECONDS)
+            return await self._take_down(cookie)
+        finally:
+            self._world.leaving.discard(cookie)
+
+    async def _take_down(self, cookie: Cookie) -> Outcome:
         former = self._world.roster.last_record(cookie)
         if self._is_to_be_removed(cookie):
             try:
-                await self._withdraw(cookie, former)
+                await self._removals.withdraw(cookie, former)
             except VethdError as error:
                 return Outcome("failed", retry=self._stuck.failed(cookie, former, error))
             self._stuck.done(cookie)
         elif former is not None:
-            self._forget_wish(former.name)
+            self._removals.forget_wish(former.name)
+        self._watch.forget(cookie)
         self._world.roster.forget(cookie)
         owner = self._world.roster.owner(cookie)
         starved, self._starved = self._starved, set()
@@ -150,12 +160,14 @@ class Names:
             # Taking it down ends with a look at whoever names it then.
             return Outcome("waiting", orphans)
         if look.must_start_over:
-            await self._detach(seen.cookie)
+            await self._removals.detach(seen.cookie)
             return Outcome("waiting", orphans, (path,))
         verdict = look.verdict
         if verdict.network is None:
             if seen.host_end is not None and is_ours(seen.host_end) and self._world.config.mode == "manage":
-                await self._withdraw(seen.cookie, record)
+                await self._removals.withdraw(seen.cookie, record)
+            if self._world.config.mode == "observe":
+                self._watch.note(record, seen)
             if not verdict.is_final:
                 self._become(record, "pending", reason=verdict.rule)
                 return Outcome("waiting", orphans, retry=patience(record))
@@ -190,6 +202,11 @@ class Names:
             # Somebody was at work at the same time: what is there now?
             record.failures = 1
             return Outcome("waiting", orphans, (path,))
+        if isinstance(error, NotYet) and record.failures < _PATIENCE:
+            # Others wait no longer for this one than a moment at a time.
+            record.failures += 1
+            record.reason = str(error)
+            return Outcome("waiting", orphans, retry=retry_seconds(record.failures))
         return self._failed(record, str(error), orphans)
 
     def _lead(self, path: str, seen: Observed) -> tuple[Record, tuple[Cookie, ...]]:
@@ -199,7 +216,7 @@ class Names:
 
     async def _route(self, desired: Attachment) -> None:
         """Have a namespace routed: somebody else's ports fill the bridge."""
-        await self._detach(desired.cookie)
+        await self._removals.detach(desired.cookie)
         with self._world.lock:
             table = self._world.leases[desired.network.name]
             table.acquire(desired.cookie, desired.name, desired.lease.index)
@@ -245,67 +262,6 @@ class Names:
             device=record.device,
             seconds=seconds,
         )
-
-    async def _withdraw(self, cookie: Cookie, record: Record | None) -> None:
-        """Take an attachment down and tell what it carried."""
-        world = self._world
-        started = time.monotonic()
-        lease = world.lease_of(cookie)
-        name = record.name if record is not None else world.name_of(cookie)
-        last = await self._detach(cookie)
-        if world.resolvers is not None:
-            await asyncio.to_thread(world.resolvers.remove, name, cookie)
-        self._forget_wish(name)
-        world.strays.discard(cookie)
-        carried = world.ledger.close(cookie)
-        opened, accepted = world.connections.close(cookie, last.opened, last.accepted)
-        for told in world.roster.told_of(record):
-            self._note(told, "removed", str(lease.address) if lease else "")
-        self._bulletin.publish(
-            "removed",
-            name=name,
-            address=str(lease.address) if lease else None,
-            seconds=time.monotonic() - started,
-            lifetime_seconds=None if record is None else round(started - record.appeared, 3),
-            receive_bytes=carried.rx_bytes,
-            transmit_bytes=carried.tx_bytes,
-            receive_packets=carried.rx_packets,
-            transmit_packets=carried.tx_packets,
-            connections_opened=opened,
-            connections_accepted=accepted,
-        )
-
-    def _forget_wish(self, name: str) -> None:
-        if self._world.roster.find(name) is None:
-            forget_runtime_wish(self._world.config.socket, name)
-
-    async def _detach(self, cookie: Cookie) -> Last:
-        world = self._world
-        lease = world.lease_of(cookie)
-        network = world.network(lease.network) if lease else None
-        bridge = world.bridges.get(network.name) if network else None
-        removal = Removal(
-            host_end_name(cookie),
-            lease,
-            bridge.index if bridge else None,
-            network is not None and network.anti_spoof,
-            cookie in world.plain,
-        )
-        world.leaving.add(cookie)
-        try:
-            last = await self._crew.remove(removal)
-        finally:
-            world.leaving.discard(cookie)
-        if last.traffic is not None and network is not None:
-            world.ledger.note_last(cookie, network.name, last.traffic)
-        if last.failure is not None:
-            raise last.failure
-        world.plain.discard(cookie)
-        world.forget_place(cookie)
-        with world.lock:
-            for table in world.leases.values():
-                table.release(cookie)
-        return last
 
     def _sample(self, cookie: Cookie, network: Network, host_end: Link | None) -> None:
         if host_end is None:

@@ -34,6 +34,7 @@ class World:
     host's numbers for namespaces (nsid) to cookies, ``company`` are those, not attached yet, in which
     somebody else made a device lately, ``inside`` says where their devices are,
     ``routed`` which host end (ifindex) that the host routes to is whose,
+    ``looking`` are those that are being looked at, by path,
     ``leaving`` are namespaces that are being taken down, ``plain`` those whose packets are not
     masqueraded, ``wishes`` what namespaces want for themselves, in the order in which they are asked,
     and ``wish_stamps`` as of when,
@@ -58,6 +59,7 @@ class World:
     inside: dict[Cookie, Place] = field(default_factory=dict)
     routed: dict[int, Cookie] = field(default_factory=dict)
     strays: set[Cookie] = field(default_factory=set)
+    looking: dict[str, Cookie] = field(default_factory=dict)
     leaving: set[Cookie] = field(default_factory=set)
     plain: set[Cookie] = field(default_factory=set)
     wishes: tuple[Wishes, ...] = ()

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from agent.demo.uplink import BEYOND4
@@ -11,6 +12,7 @@ from tests.bench.ground import Apart, Ground
 from tests.bench.results import Pair
 from tests.bench.side_by_side import Say
 from tests.bench.sizes import Sizes
+from tests.bench.turns import pair
 from tests.harness import observe
 
 _PORT = 7100
@@ -43,13 +45,11 @@ def _pair(
     what: str, grounds: Sequence[Apart[Contender]], places: Sequence[int], sizes: Sizes, program: Path, say: Say
 ) -> Pair:
     say(f"connections: {what}")
-    rates: tuple[list[float], list[float]] = ([], [])
-    for run in range(sizes.connection_runs + 1):
-        for found, apart, place in zip(rates, grounds, places, strict=True):
-            rate = apart.start(_rate, program, place, sizes.connection_count).result()
-            if run > 0:
-                found.append(rate)
-    return Pair(what, tuple(rates[0]), tuple(rates[1]))
+
+    def rate(which: int) -> float:
+        return grounds[which].start(_rate, program, places[which], sizes.connection_count).result()
+
+    return pair(what, sizes.connection_runs, partial(rate, 0), partial(rate, 1))
 
 
 def _rate(ground: Ground[Contender], program: Path, place: int, count: int) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from agent.demo.private_host import PrivateHost
-from tests.bench.eyes import Eyes
+from tests.bench.eyes import Eyes, NotUsable
 from tests.harness.expect import GATEWAY4
 from tests.harness.running import Agent, Tables
 
@@ -51,7 +51,11 @@ class Vethd(Contender):
         self.agent = stack.enter_context(Agent(host, Path(directory), self.tables).running())
 
     def network(self, netns: str, number: int, eyes: Eyes) -> None:
-        eyes.await_usable()
+        try:
+            eyes.await_usable()
+        except NotUsable as failure:
+            told = self.agent.ask("/v1/explain", {"name": netns}), self.agent.ask("/v1/status")
+            raise NotUsable(f"{failure}; the agent says {told}; its last lines:\n{self.agent.tail()}") from failure
 
     def release(self, netns: str, number: int) -> None:
         """Nothing: the agent sees that the name is gone."""

@@ -26,8 +26,8 @@ def resident(ground: Ground[Vethd]) -> int:
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-def rest(ground: Ground[Vethd], sizes: Sizes, resident_before: int) -> Crowd:
-    """With all that are there; `resident_before` is what the agent held with none."""
+def rest(ground: Ground[Vethd], sizes: Sizes) -> Crowd:
+    """With all that are there."""
     pid = ground.contender.agent.pid
     await_cleanup()
     # Nothing tells that all is done which the work before has left to do.
@@ -37,7 +37,7 @@ def rest(ground: Ground[Vethd], sizes: Sizes, resident_before: int) -> Crowd:
     share = (_cpu_seconds(pid) - before) / sizes.rest_seconds
     held = resident(ground)
     scrapes = tuple(_scrape() for _ in range(sizes.warm_up + sizes.scrapes))[sizes.warm_up :]
-    return Crowd(len(ground.names), sizes.rest_seconds, share, held, 0, resident_before, scrapes)
+    return Crowd(len(ground.names), sizes.rest_seconds, share, held, scrapes)
 
 
 def starts(ground: Ground[Vethd], times: int) -> Start:

@@ -30,7 +30,7 @@ _RESET = b"\1\0\0\0\0\0\0\0"
 
 
 class NotUsable(Exception):
-    """A namespace has no network after all the time that it may take; the message is one line."""
+    """A namespace has no network after all the time that it may take."""
 
 
 class Eyes:

@@ -53,7 +53,7 @@ class Goal:
         return self.value >= bound if self.higher else self.value <= bound
 
     def bound(self, bound: float | None) -> str:
-        return "-" if bound is None else f"{bound:g} {self.unit}".strip()
+        return "-" if bound is None else f"{bound:.3g} {self.unit}".strip()
 
 
 def goals(results: Results) -> list[Goal]:
@@ -188,8 +188,9 @@ def _crowd(results: Results) -> Iterator[Goal]:
     yield Goal(f"CPU while idle {there}", f"{share:.2f} % of a core over {crowd.seconds:g} s", share, 0.5, 0.1, "%")
     memory = crowd.resident / _MB
     yield Goal(f"resident memory {there}", f"{memory:.0f} MB", memory, 150, 90, "MB")
-    each = crowd.bytes_each / 1000
-    yield Goal("memory for each namespace", f"{each:.1f} kB", each, 10, 10, "kB")
+    first = results.growth.levels[0]
+    each = (crowd.resident - first.resident) / (crowd.count - first.vethd.there) / 1000
+    yield Goal(f"of it for each namespace beyond {first.vethd.there:,}", f"{each:.1f} kB", each, 10, 10, "kB")
     yield Goal(f"a whole scrape {there}", milliseconds(crowd.scrapes), median(crowd.scrapes) * 1000, 100, 30, "ms")
 
 

@@ -21,12 +21,11 @@ def measure(sizes: Sizes, program: Path | None, say: Say) -> Growth:
     with ExitStack() as stack:
         ground = stack.enter_context(Ground(Vethd()))
         floor = stack.enter_context(Floor(program, ground)) if program else None
-        before = crowd.resident(ground)
         levels = [_level(ground, floor, level, sizes, say) for level in sizes.levels]
         found = start = None
         if sizes.rest_seconds:
             say(f"vethd: {sizes.rest_seconds:g} s of rest with {len(ground.names)}, and scrapes")
-            found = crowd.rest(ground, sizes, before)
+            found = crowd.rest(ground, sizes)
         if sizes.adopted:
             ground.delete_and_wait(ground.names[sizes.adopted :])
             say(f"vethd: starts with {len(ground.names)}")
@@ -45,7 +44,7 @@ def _level(ground: Ground[Vethd], floor: Floor | None, level: int, sizes: Sizes,
     trials, least = _take_turns(ground, floor, sizes, routed=level >= _PORTS)
     connects += _first_packets(ground, sizes.extra)
     measured = Measured(Vethd.title, level, len(ground.names), tuple(trials), tuple(connects))
-    return Level(measured, tuple(least))
+    return Level(measured, tuple(least), crowd.resident(ground))
 
 
 def _take_turns(

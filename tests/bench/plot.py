@@ -9,8 +9,8 @@ from statistics import median
 from tests.bench.contenders import Vethd
 from tests.bench.results import Results, p99
 
-_WIDTH, _HEIGHT = 860, 460
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 220, 44, 52
+_WIDTH, _HEIGHT = 900, 460
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 280, 44, 52
 # Told apart by everybody (Okabe and Ito), on white and on black.
 _COLOURS = ("#0072b2", "#999999", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 _LABEL_GAP = 16

@@ -45,11 +45,11 @@ def _titles(results: Results) -> list[str]:
 
 
 def _first_packets(results: Results) -> str:
-    rows = [
-        [f"{title}, {measured.level:,} there", *_first_packet_cells(measured.connects)]
-        for title in _titles(results)
-        for measured in results.measured(title)
-    ]
+    found: dict[str, list[Connects]] = {}
+    for title in _titles(results):
+        for measured in sorted(results.measured(title), key=lambda measured: measured.level):
+            found.setdefault(f"{title}, {measured.level:,} there", []).extend(measured.connects)
+    rows = [[what, *_first_packet_cells(connects)] for what, connects in found.items()]
     slow = f"slower than {SLOW_CONNECT * 1000:g} ms"
     return "### First connects\n\n" + table(["", "namespaces", slow, "to the gateway", "beyond the NAT"], rows)
 

@@ -73,30 +73,25 @@ class FloorTrial:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """vethd and the floor, in turns and in one host; no `floor` where it could not be built."""
+    """vethd and the floor, in turns and in one host; no `floor` where it could not be built.
+
+    `resident`: bytes of the agent in memory afterwards.
+    """
 
     vethd: Measured
     floor: tuple[FloorTrial, ...]
+    resident: int
 
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """An agent with `count` namespaces and nothing to do: its share of one core, resident bytes, one scrape.
-
-    `resident_before` is what it held with `count_before` namespaces.
-    """
+    """An agent with `count` namespaces and nothing to do: its share of one core, resident bytes, scrapes."""
 
     count: int
     seconds: float
     cpu_share: float
     resident: int
-    count_before: int
-    resident_before: int
     scrapes: tuple[float, ...]
-
-    @property
-    def bytes_each(self) -> float:
-        return (self.resident - self.resident_before) / (self.count - self.count_before)
 
 
 @dataclass(frozen=True, slots=True)

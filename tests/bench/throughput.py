@@ -4,6 +4,7 @@ import json
 import subprocess
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from tests.bench.peers import run_script
 from tests.bench.results import Pair
 from tests.bench.side_by_side import Say
 from tests.bench.sizes import Sizes
+from tests.bench.turns import pair
 from tests.harness import netns
 from tests.harness.expect import address4
 
@@ -69,16 +71,11 @@ def measure(sizes: Sizes, say: Say) -> tuple[Pair, ...]:
 
 def _pair(stream: _Stream, ours: Apart[Contender], theirs: Apart[Contender], sizes: Sizes, say: Say) -> Pair:
     say(f"throughput: {stream.what}")
-    rates: tuple[list[float], list[float]] = ([], [])
-    for run in range(sizes.stream_runs + 1):
-        turn = (
-            ours.start(_rate, stream, sizes.stream_bytes).result(),
-            theirs.start(_rate, stream, sizes.stream_bytes).result(),
-        )
-        if run > 0:
-            for found, rate in zip(rates, turn, strict=True):
-                found.append(rate)
-    return Pair(stream.what, tuple(rates[0]), tuple(rates[1]))
+
+    def rate(apart: Apart[Contender]) -> float:
+        return apart.start(_rate, stream, sizes.stream_bytes).result()
+
+    return pair(stream.what, sizes.stream_runs, partial(rate, ours), partial(rate, theirs))
 
 
 def _rate(ground: Ground[Contender], stream: _Stream, count: int) -> float:

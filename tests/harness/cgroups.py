@@ -33,7 +33,7 @@ def own_cgroups() -> Iterator[None]:
     """Give the thread, which is in a private host, control groups of its own (version 2) at /sys/fs/cgroup.
 
     What it starts sees the new root as the root, as on a freshly booted machine. All that is
-    in a group of these at the end is killed, and they are removed.
+    in a group of these at the end is killed, and they are removed. Raises OSError where that cannot be had.
     """
     refuse_initial_namespace()
     _MACHINE.mkdir()
@@ -61,7 +61,8 @@ def _enter_new_root(own: Path) -> None:
     command = [sys.executable, "-I", "-S", "-c", _NEW_ROOT, str(own), str(CLONE_NEWCGROUP)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as maker:
         assert maker.stdout is not None
-        assert maker.stdout.readline() == b"up\n", "control groups of its own cannot be had"
+        if maker.stdout.readline() != b"up\n":
+            raise OSError("no new root of control groups")
         root = os.open(f"/proc/{maker.pid}/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
         try:
             setns(root, CLONE_NEWCGROUP)

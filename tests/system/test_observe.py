@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from agent.demo.private_host import PrivateHost
 from tests.conftest import StartAgent
 from tests.harness import netns, observe
@@ -18,11 +20,12 @@ def whole_host(*names: str) -> list[object]:
     for name in (None, *names):
         for family in ("-4", "-6"):
             routes = observe.ip_json(family, "route", "show", "table", "all", netns=name)
-            seen.append(sorted(str(route) for route in routes))
+            # The uplink's link-local address comes some time after the uplink.
+            seen.append(sorted(str(route) for route in routes if not route["dst"].startswith("fe80")))
         seen.append(
             sorted((link["ifname"], link.get("ifalias"), *link["flags"]) for link in observe.links(name).values())
         )
-        seen.append(observe.run("ip", "-o", "address", netns=name))
+        seen.append(observe.run("ip", "-o", "address", "show", "scope", "global", netns=name))
     seen += [observe.sysctl(setting) for setting in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")]
     return seen
 
@@ -86,3 +89,44 @@ def test_a_dry_run_beside_a_running_agent_finds_nothing_to_do(start_agent: Start
     agent.wait_ready("web")
     told = [line for line in dry_run(str(agent.config)) if not line.startswith("host: ")]
     assert told == ["web: 172.27.0.2 on network default, nothing to do (discovery.directories: network default)"]
+
+
+def network_by_hand(name: str) -> None:
+    for command in (
+        f"link add theirs type veth peer name eth0 netns {name}",
+        "address add 10.5.0.1/24 dev theirs",
+        "link set theirs up",
+    ):
+        observe.run("ip", *command.split())
+    for command in ("address add 10.5.0.2/24 dev eth0", "link set eth0 up"):
+        observe.run("ip", *command.split(), netns=name)
+
+
+def carried(name: str) -> tuple[int, int]:
+    (link,) = observe.ip_json("-statistics", "link", "show", "eth0", netns=name)
+    return link["stats64"]["rx"]["bytes"], link["stats64"]["tx"]["bytes"]
+
+
+@pytest.mark.parametrize("order", ["before the agent", "after it was seen"])
+def test_traffic_of_what_others_network_is_told(start_agent: StartAgent, order: str) -> None:
+    netns.add_netns("web")
+    if order == "before the agent":
+        network_by_hand("web")
+    agent = start_agent(OBSERVING)
+    if order == "after it was seen":
+        eventually(lambda: agent.namespaces()["web"]["state"] == "left", 2, "it is judged")
+        network_by_hand("web")
+    labels = {"netns": "web", "network": "observed", "device": "theirs"}
+
+    def told(direction: str) -> int:
+        return int(agent.metric(f"vethd_network_{direction}_bytes_total", **labels) or 0)
+
+    eventually(lambda: told("transmit") > 0, 2, "it is found")
+    before = told("receive")
+    assert netns.ping("web", "10.5.0.1", count=5) == 5
+    eventually(lambda: (told("receive"), told("transmit")) == carried("web"), 2, "exactly what it carried")
+    assert told("receive") > before
+    info = agent.metric("vethd_netns_info", netns="web", address="10.5.0.2", device="theirs")
+    assert info == 1
+    netns.del_netns("web")
+    eventually(lambda: agent.metric("vethd_netns_info", netns="web") is None, 2, "it is forgotten")

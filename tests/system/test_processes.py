@@ -188,7 +188,8 @@ def test_it_is_told_to_whoever_asks(agent: Agent) -> None:
         assert line.split()[1:3] == ["ready", "default"]
         explained = agent.cli("explain", name).stdout
         assert 'rule          rule 1: match source = "process": network default' in explained
-        assert f"/proc/{pid}/ns/net" in explained
+        assert f"path          /proc/{pid}/ns/net\ncommand       sleep 1000\n" in explained
+        assert "user          root" in explained
         assert agent.cli("explain", str(inside(pid))).stdout == explained, "by its path, too"
         assert agent.cli("wait", name).returncode == 0
     eventually(lambda: "removed" in agent.cli("explain", name).stdout, SOON, "it is remembered for a while")

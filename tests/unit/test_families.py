@@ -15,6 +15,7 @@ from agent.export.exposition import Renderer
 from agent.export.families import NamespaceFamilies
 from agent.export.residents import Residents
 from agent.model import Attachment, Cookie, Origin, Traffic
+from agent.reconciler.watched import Watch
 from agent.reconciler.world import World
 from tests.unit.worlds import bridge_for, lease_in
 
@@ -39,7 +40,7 @@ class Town:
 
     def __init__(self) -> None:
         self.world = World(parse({}, None), Cookie(99))
-        self.residents = Residents(self.world)
+        self.residents = Residents(self.world, Watch(self.world))
         self.families = NamespaceFamilies(self.world)
         self.renderer = Renderer()
 

@@ -298,3 +298,34 @@ def test_a_namespace_that_nobody_looked_into_has_no_stranger() -> None:
 def test_names_that_a_namespace_chose_are_shown_without_their_control_characters() -> None:
     found = verdict(seen=with_device(link(2, "\x1b[2J\udcff"), routed=(2,)))
     assert found.rule == "has a device with a route already: \\x1b[2J\\xff"
+
+
+SETTING_UP = {
+    "runc init": "runc",
+    "/usr/bin/runc init": "runc",
+    "/usr/bin/crun --systemd-cgroup create web": "crun",
+    "lxc-start -n web": "lxc-start",
+    "[lxc monitor] /var/lib/lxc web": "lxc-start",
+    "lxc-execute -n web -- true": "lxc-execute",
+    "systemd-nspawn -D /srv/web": "systemd-nspawn",
+}
+
+
+@pytest.mark.parametrize(("command", "runtime"), SETTING_UP.items())
+def test_a_runtime_at_work_is_not_disturbed(command: str, runtime: str) -> None:
+    origin = replace(PROCESS, command=command)
+    waits = Verdict(None, f"{runtime} is still setting it up", is_final=False)
+    assert verdict(origin, rules=(rule(1, "lab"),)) == waits
+    assert verdict(origin, rules=(rule(1, None, command="*"),)).is_final, "what is left alone is so for good"
+    assert verdict(origin) == Verdict(None, "no rule names it")
+    assert verdict(origin, with_device(link(2, "eth0")), rules=(rule(1, "lab"),)).is_final
+    ours = with_device(ETH0, routed=(INNER,), host_end=OUR_END)
+    assert verdict(origin, ours, rules=(rule(1, "lab"),)).network is LAB, "nothing is taken back"
+    assert verdict(replace(NAMED, command=command), rules=(rule(1, "lab"),)).network is LAB
+
+
+@pytest.mark.parametrize(
+    "command", ["runc run web", "sh -c lxc-start", "lxc-starter", "sleep 9", "bwrap --bind / /", ""]
+)
+def test_other_programs_are_no_runtimes_at_work(command: str) -> None:
+    assert verdict(replace(PROCESS, command=command), rules=(rule(1, "lab"),)).network is LAB

@@ -1,18 +1,21 @@
 """Names, the namespaces they lead to, and what becomes of both."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agent.core.identity import host_end_name
 from agent.core.roster import Incident, Roster
-from agent.model import Cookie
+from agent.model import Cookie, Origin
 from tests.unit.worlds import attachment
 
 PATHS = st.sampled_from(["/run/netns/a", "/run/netns/b", "/run/netns/c", "/srv/netns/a"])
 COOKIES = st.integers(1, 3).map(Cookie)
 A, B = "/run/netns/a", "/run/netns/b"
 ONE, TWO = Cookie(1), Cookie(2)
+PROCESS = Origin("process", "pid:7:sleep", "/proc/7/ns/net", 7)
 
 
 def note(roster: Roster, path: str, event: str) -> None:
@@ -110,6 +113,19 @@ def test_memory_of_what_is_gone_is_bounded() -> None:
     for _ in range(80):
         note(roster, A, "again")
     assert len(events(roster, A)) == 50
+
+
+def test_a_process_that_has_departed_is_back_once_it_is_told_again() -> None:
+    roster = Roster()
+    record = roster.enter(PROCESS.path, 1.0, PROCESS)
+    roster.lead(PROCESS.path, ONE, 1.0)
+    record.departed = True
+    assert roster.enter(PROCESS.path, 2.0).departed, "not by being asked for"
+    renamed = replace(PROCESS, name="pid:7:cat")
+    assert roster.enter(PROCESS.path, 3.0, renamed) is record
+    assert not record.departed
+    assert roster.find("pid:7:cat") is record
+    assert roster.find("pid:7:sleep") is None
 
 
 def test_a_record_knows_its_host_end_by_its_attachment() -> None:
