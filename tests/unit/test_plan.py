@@ -232,7 +232,7 @@ def test_a_device_that_fits_is_left_alone_and_one_that_does_not_is_not(world: Wo
         return
     at_host_end = (
         steps.MarkHostEnd, steps.RaiseHostEnd, steps.RaiseRoutedHostEnd, steps.SetHostEndMtu,
-        steps.JoinBridge, steps.LeaveBridge, steps.CreatePair,
+        steps.JoinBridge, steps.SetIsolated, steps.LeaveBridge, steps.CreatePair,
     )  # fmt: skip
     at_device = (steps.RaiseDevice, steps.SetDeviceMtu, steps.SetDeviceMac)
     if steps.CreatePair not in map(type, steps_):
