@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +35,7 @@ class World:
     somebody else made a device lately, ``inside`` says where their devices are,
     ``routed`` which host end (ifindex) that the host routes to is whose,
     ``looking`` are those that are being looked at, by path,
+    ``admitted`` says as what a namespace without a name was networked,
     ``leaving`` are namespaces that are being taken down, ``plain`` those whose packets are not
     masqueraded, ``wishes`` what namespaces want for themselves, in the order in which they are asked,
     and ``wish_stamps`` as of when,
@@ -62,6 +63,7 @@ class World:
     looking: dict[str, Cookie] = field(default_factory=dict)
     leaving: set[Cookie] = field(default_factory=set)
     plain: set[Cookie] = field(default_factory=set)
+    admitted: dict[Cookie, Origin] = field(default_factory=dict)
     wishes: tuple[Wishes, ...] = ()
     wish_stamps: tuple[int, ...] = ()
     resolvers: Resolvers | None = None
@@ -165,27 +167,3 @@ class World:
         """Return every namespace that has a lease."""
         with self.lock:
             return [cookie for table in self.leases.values() for cookie, _ in table.held()]
-
-    def holders(self) -> dict[bytes, Cookie]:
-        """Return which namespace holds which address, of both families."""
-        found: dict[bytes, Cookie] = {}
-        with self.lock:
-            held = [each for table in self.leases.values() for each in table.held()]
-        for cookie, lease in held:
-            found[lease.address.packed] = cookie
-            if lease.address6 is not None:
-                found[lease.address6.packed] = cookie
-        return found
-
-    def note_openings(self, openings: Mapping[bytes, tuple[int, int]]) -> None:
-        """Take the kernel's counters of connections, by address."""
-        sums: dict[Cookie, list[int]] = {}
-        for address, (opened, accepted) in openings.items():
-            holders = (table.holder(address) for table in self.leases.values())
-            cookie = next((each for each in holders if each is not None), None)
-            if cookie is not None:
-                counts = sums.setdefault(cookie, [0, 0])
-                counts[0] += opened
-                counts[1] += accepted
-        for cookie, (opened, accepted) in sums.items():
-            self.connections.note(cookie, opened, accepted)
