@@ -196,7 +196,7 @@ def _routed(desired: Attachment, name: str, host: Link | None, seen: Observed) -
     raised = host is None or _must_rise(desired, host)
     if host is not None and host.master:
         yield steps.LeaveBridge(name)
-    if raised or not seen.host_routes.issuperset(address for address, _ in desired.addresses):
+    if host is None or raised or not host.carrier or not seen.host_routes.issuperset(address for address, _ in desired.addresses):
         yield steps.AwaitHostEnd(name)
         if desired.network.anti_spoof:
             yield steps.Admit(name, desired.lease)
