@@ -177,9 +177,8 @@ def _port(desired: Attachment, name: str, host: Link | None, seen: Observed) -> 
     join = host is None or host.master != desired.bridge.index or not host.up
     if join or (host is not None and not host.carrier):
         yield steps.AwaitHostEnd(name)
-    if join:
-        if desired.network.anti_spoof:
-            yield steps.Admit(name, desired.lease)
+    if join and desired.network.anti_spoof:
+        yield steps.Admit(name, desired.lease)
     for address, _ in desired.addresses:
         if address not in seen.host_neighbours:
             yield steps.AddHostNeighbour(desired.bridge.index, address, netns_mac(desired.lease.address))
@@ -196,7 +195,8 @@ def _routed(desired: Attachment, name: str, host: Link | None, seen: Observed) -
     raised = host is None or _must_rise(desired, host)
     if host is not None and host.master:
         yield steps.LeaveBridge(name)
-    if host is None or raised or not host.carrier or not seen.host_routes.issuperset(address for address, _ in desired.addresses):
+    is_routed_to = seen.host_routes.issuperset(address for address, _ in desired.addresses)
+    if host is None or raised or not host.carrier or not is_routed_to:
         yield steps.AwaitHostEnd(name)
         if desired.network.anti_spoof:
             yield steps.Admit(name, desired.lease)

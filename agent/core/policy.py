@@ -32,9 +32,13 @@ _NO_NETWORK: Final = frozenset({"bridge", "dummy", "ifb", "tun", "vrf", "wiregua
 # What the first process of a container is called until it runs the container's own program. Before that the
 # runtime, or its hooks (docker, CNI), bring in the network that the container may have been given, as eth0 mostly.
 _SETTING_UP: Final = re.compile(
-    r"(?:\S*/)?(?P<runtime>runc(?= init$)|crun|lxc-start|lxc-execute|systemd-nspawn)(?: .*)?|\[lxc monitor\].*",
+    r"(?:\S*/)?(?P<runtime>runc(?= init$)|crun|lxc-start|lxc-execute|systemd-nspawn|(?:flatpak-)?bwrap)(?: .*)?"
+    r"|\[lxc monitor\].*",
     re.DOTALL,
 )
+# Bubblewrap may stay as the first process. It gives ``lo`` its address, and fails where that has one since
+# somebody raised it before.
+_RAISES_LOOPBACK: Final = frozenset({"bwrap", "flatpak-bwrap"})
 
 
 class Terms(Protocol):
@@ -62,20 +66,49 @@ class Verdict:
     is_final: bool = True
 
 
-def choose(origin: Origin, seen: Observed, host: Cookie, terms: Terms, wish: Wish | None, *, held: bool) -> Verdict:
+def choose(
+    origin: Origin,
+    seen: Observed,
+    host: Cookie,
+    terms: Terms,
+    wish: Wish | None,
+    *,
+    held: bool,
+    admitted: Origin | None = None,
+) -> Verdict:
     """Choose the network of a namespace; what is asked first decides.
 
     ``held`` says that the namespace is ours already: what its owner puts in then, a VPN or a
     container's bridge, takes nothing from us. ``wish`` and ``terms`` name networks of ``terms``.
+    ``admitted`` is as what it was networked: where no rule names it as what it is by now, a rule may do as that,
+    so that who runs another program, or is followed by a child, keeps the network.
     """
-    verdict = _choose(origin, seen, host, terms, wish, held=held)
-    at_work = _SETTING_UP.fullmatch(origin.command) if origin.source == "process" else None
-    if verdict.network is None or at_work is None or our_link(seen) is not None:
-        return verdict
-    return Verdict(None, f"{at_work['runtime'] or 'lxc-start'} is still setting it up", is_final=False)
+    rule = _first_match(origin, seen, terms.rules)
+    if rule is None and admitted is not None:
+        rule = _first_match(admitted, seen, terms.rules)
+    verdict = _choose(origin, seen, host, terms, wish, rule, held=held)
+    runtime = None if verdict.network is None else _runtime_at_work(origin, seen)
+    return verdict if runtime is None else Verdict(None, f"{runtime} is still setting it up", is_final=False)
 
 
-def _choose(origin: Origin, seen: Observed, host: Cookie, terms: Terms, wish: Wish | None, *, held: bool) -> Verdict:
+def _runtime_at_work(origin: Origin, seen: Observed) -> str | None:
+    """Return who is still setting a namespace up, None when nobody is whom we could disturb."""
+    found = _SETTING_UP.fullmatch(origin.command) if origin.source == "process" else None
+    if found is None or our_link(seen) is not None:
+        return None
+    runtime = found["runtime"] or "lxc-start"
+    is_raised = seen.inside is not None and any(link.name == _LOOPBACK and link.up for link in seen.inside.links)
+    return None if is_raised and runtime in _RAISES_LOOPBACK else runtime
+
+
+def is_named(origin: Origin, seen: Observed, terms: Terms) -> bool:
+    """Tell whether a rule names a namespace as what it is."""
+    return _first_match(origin, seen, terms.rules) is not None
+
+
+def _choose(
+    origin: Origin, seen: Observed, host: Cookie, terms: Terms, wish: Wish | None, rule: Rule | None, *, held: bool
+) -> Verdict:
     if seen.cookie == host:
         return Verdict(None, "is the host's own network namespace")
     if origin.source == "named":
@@ -86,12 +119,11 @@ def _choose(origin: Origin, seen: Observed, host: Cookie, terms: Terms, wish: Wi
     if other is not None:
         return Verdict(None, other)
     networks = {network.name: network for network in terms.networks}
-    rule = _first_match(origin, seen, terms.rules)
     if seen.other_userns and rule is None:
         return Verdict(None, 'another user namespace owns it: only a rule with userns = "any" would network it')
     # Root of another user namespace is let in by a rule alone, and a wish may then say where.
-    admitted = not seen.other_userns or (rule is not None and rule.network is not None)
-    if wish is not None and wish.network is not None and admitted:
+    is_let_in = not seen.other_userns or (rule is not None and rule.network is not None)
+    if wish is not None and wish.network is not None and is_let_in:
         return Verdict(networks[wish.network], f"{printable(wish.source)}: network {wish.network}")
     if rule is not None:
         return Verdict(None if rule.network is None else networks[rule.network], _cite(rule))

@@ -1,4 +1,4 @@
-"""A network is larger than its bridge: beyond the bridge's ports namespaces are routed, and nobody has to do anything."""
+"""A network is larger than its bridge: beyond its ports namespaces are routed, and nobody has to do anything."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a namespace wishes for itself, by a file in netns.d, is so, from the start or from the moment the file says so."""
+"""What a namespace wishes for itself, by a file in netns.d, is so, from the moment the file says so."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -35,7 +35,8 @@ class ModelKernel:
     """`inner` is the index of the host end's other end when that is in the namespace, else None.
 
     `guarded` says that the ruleset drops what was not admitted; `admitted` holds (host end,
-    address); `awaited` is true once the host end's carrier is known since it was set up.
+    address); `awaited` is true once the host end's carrier is known since it was set up, `raised` while
+    that of a routed one is not.
     """
 
     seen: Observed
@@ -44,6 +45,7 @@ class ModelKernel:
     guarded: bool = True
     admitted: set[tuple[str, bytes]] = field(default_factory=set)
     awaited: bool = False
+    raised: bool = False
     trail: list[Step] = field(default_factory=list)
 
     def copy(self) -> "ModelKernel":
@@ -62,6 +64,8 @@ class ModelKernel:
         return self
 
     def run(self, plan: Iterable[Step]) -> "ModelKernel":
+        # The look that a plan stands on asked for the host end, and that settles its carrier.
+        self.raised = False
         for step in plan:
             self.apply(step)
         return self
@@ -81,7 +85,7 @@ class ModelKernel:
                 self.awaited &= self._host_end(host_end).up
                 self._set_host_end(host_end, up=True)
             case steps.RaiseRoutedHostEnd(host_end):
-                self.awaited &= self._host_end(host_end).up
+                self.raised = True
                 self._set_host_end(host_end, up=True, ipv6=True)
             case steps.LeaveBridge(host_end):
                 self._set_host_end(host_end, master=0, isolated=False)
@@ -107,7 +111,7 @@ class ModelKernel:
                 self._await_address(address)
             case steps.AwaitHostEnd(host_end):
                 self._await(self._host_end(host_end))
-                self.awaited = True
+                self.awaited, self.raised = True, False
             case steps.Admit(host_end, lease):
                 self.admitted |= {(host_end, address) for address in addresses_of(lease)}
             case steps.AddHostNeighbour(bridge, address, mac):
@@ -259,8 +263,7 @@ class ModelKernel:
         self._require((link.index, gateway, mac) in neighbours, "the gateway would have to be asked for")
         if routed:
             self._require(any(len(each) == len(gateway) for each in self.seen.host_routes), "no way back yet")
-            raised = any(isinstance(step, steps.RaiseRoutedHostEnd) for step in self.trail)
-            self._require(self.awaited or not raised, "its carrier is not known yet")
+            self._require(not self.raised, "its carrier is not known yet")
         else:
             self._require(host.forwarding and host.master == self.bridge.index, "leads nowhere yet")
 

@@ -13,7 +13,7 @@ from agent.core.steps import Step
 from agent.errors import ForeignDevice
 from agent.model import Address, Attachment, Inside, Neighbour, Observed, Route
 from tests.unit.model_kernel import ModelKernel
-from tests.unit.model_routes import AF_INET
+from tests.unit.model_routes import AF_INET, AF_INET6
 from tests.unit.worlds import LOOPBACK, OTHER_MAC, attachment, empty_world, link, network
 
 DESIRED = attachment()
@@ -106,10 +106,16 @@ def default_gone(route: Route) -> bool:
     return route.family == AF_INET and not route.destination
 
 
+def default6_gone(route: Route) -> bool:
+    return route.family == AF_INET6 and not route.destination
+
+
 @pytest.mark.parametrize(
     ("damage", "repair"),
     [
         (lambda k: without(k, routes=default_gone), ["AddDefaultRoute"]),
+        # The one of IPv6 says that the address was waited for.
+        (lambda k: without(k, routes=default6_gone), ["AwaitAddress", "AddDefaultRoute"]),
         (lambda k: without(k, routes=lambda r: r.family == AF_INET and r.destination), ["AddOnLinkRoute"]),
         (lambda k: without(k, addresses=lambda a: a.address == ADDRESS4), ["AddAddress"]),
         (lambda k: without(k, addresses=lambda a: a.address == ADDRESS6), ["AddAddress", "AwaitAddress"]),

@@ -324,8 +324,22 @@ def test_a_runtime_at_work_is_not_disturbed(command: str, runtime: str) -> None:
     assert verdict(replace(NAMED, command=command), rules=(rule(1, "lab"),)).network is LAB
 
 
-@pytest.mark.parametrize(
-    "command", ["runc run web", "sh -c lxc-start", "lxc-starter", "sleep 9", "bwrap --bind / /", ""]
-)
+@pytest.mark.parametrize("command", ["runc run web", "sh -c lxc-start", "lxc-starter", "sleep 9", "bwrapper", ""])
 def test_other_programs_are_no_runtimes_at_work(command: str) -> None:
     assert verdict(replace(PROCESS, command=command), rules=(rule(1, "lab"),)).network is LAB
+
+
+def test_who_runs_another_program_keeps_the_network_unless_a_rule_says_otherwise() -> None:
+    def chosen(*rules: Rule, admitted: Origin | None = PROCESS, seen: Observed = EMPTY) -> Verdict:
+        by_now = replace(PROCESS, command="cat")
+        return choose(by_now, seen, HOST, Terms(rules=rules), None, held=True, admitted=admitted)
+
+    runner = rule(1, "lab", command="runner")
+    assert chosen(runner) == Verdict(LAB, 'rule 1: match command = "runner": network lab')
+    assert chosen(runner, admitted=None) == Verdict(None, "no rule names it")
+    assert chosen(runner, rule(2, None, command="cat")).network is None
+    assert chosen(runner, rule(2, "default", command="cat")).network is DEFAULT
+    assert chosen() == Verdict(None, "no rule names it"), "the rule itself is gone"
+    assert chosen(rule(1, None, command="runner")).network is None
+    assert chosen(runner, seen=FOREIGN) == Verdict(None, LEFT_TO_ROOT)
+    assert chosen(replace(runner, any_userns=True), seen=FOREIGN).network is LAB

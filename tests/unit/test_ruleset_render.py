@@ -17,7 +17,7 @@ LAB = network("lab", "10.9.0.0/24", "", bridge="vethd-lab")
 ONE: Member = (host_end_name(Cookie(1)), lease_in(WEB, 2))
 TWO: Member = (host_end_name(Cookie(2)), lease_in(WEB, 3))
 FOUR_ONLY: Member = (host_end_name(Cookie(3)), lease_in(LAB, 2))
-SET = re.compile(r"set (\w+) \{ type ([^;]*);(?: flags interval;)? (?:elements = \{ (.*) \};)? *\}")
+SET = re.compile(r"(?:set|map) (\w+) \{ type(?:of)? ([^;]*);(?: flags interval;)? (?:elements = \{ (.*) \};)? *\}")
 
 
 def render(*networks: Network, members: tuple[Member, ...] = ()) -> str:
@@ -31,14 +31,23 @@ def elements(text: str) -> dict[str, str]:
 def test_the_default_network() -> None:
     assert elements(render(WEB)) == {
         "bridges": '"vethd0"',
+        "strict": '"vethd0"',
+        "strict4": "172.27.0.0/16",
+        "strict6": "fd00:7e74:1::/64",
+        "there4": "172.27.0.1, 172.27.255.255",
+        "there6": "fd00:7e74:1::1",
         "nat4": "172.27.0.0/16",
         "nat6": "fd00:7e74:1::/64",
-        "reach": '"vethd0" . "vethd0"',
+        "within": '"vethd0" . "vethd0"',
+        "reach": "",
         "guarded": "",
         "services": "",
         "guests": "",
         "members4": "",
         "members6": "",
+        "targets6": "",
+        "macs6": "",
+        "elsewhere": "",
         "reach4": "172.27.0.0/16 . 172.27.0.0/16",
         "reach6": "fd00:7e74:1::/64 . fd00:7e74:1::/64",
         "open4": "172.27.0.0/16",
@@ -57,9 +66,16 @@ def test_the_default_network() -> None:
     ("networks", "changed"),
     [
         ([replace(WEB, nat=False)], {"nat4": "", "nat6": ""}),
-        ([replace(WEB, subnet6=None)], {"nat6": "", "reach6": "", "open6": ""}),
-        ([replace(WEB, isolate=True)], {"reach": "", "reach4": "", "reach6": ""}),
-        ([replace(WEB, bridge="br-web")], {"bridges": '"br-web"', "reach": '"br-web" . "br-web"'}),
+        ([replace(WEB, subnet6=None)], {"nat6": "", "reach6": "", "open6": "", "strict6": "", "there6": ""}),
+        ([replace(WEB, isolate=True)], {"within": "", "reach4": "", "reach6": ""}),
+        (
+            [replace(WEB, bridge="br-web")],
+            {"bridges": '"br-web"', "strict": '"br-web"', "within": '"br-web" . "br-web"'},
+        ),
+        (
+            [replace(WEB, anti_spoof=False)],
+            {"strict": "", "strict4": "", "strict6": "", "there4": "", "there6": ""},
+        ),
         ([replace(WEB, host_access="none")], {"guarded": '"vethd0"', "open4": "", "open6": ""}),
         (
             [replace(WEB, host_access=(Port("tcp", 53), Port("udp", 53)))],
@@ -77,17 +93,24 @@ def test_the_default_network() -> None:
             [WEB, LAB],
             {
                 "bridges": '"vethd0", "vethd-lab"',
+                "strict": '"vethd0", "vethd-lab"',
+                "strict4": "172.27.0.0/16, 10.9.0.0/24",
+                "there4": "172.27.0.1, 172.27.255.255, 10.9.0.1, 10.9.0.255",
                 "nat4": "172.27.0.0/16, 10.9.0.0/24",
-                "reach": '"vethd0" . "vethd0", "vethd-lab" . "vethd-lab"',
+                "within": '"vethd0" . "vethd0", "vethd-lab" . "vethd-lab"',
                 "reach4": "172.27.0.0/16 . 172.27.0.0/16, 10.9.0.0/24 . 10.9.0.0/24",
                 "open4": "172.27.0.0/16, 10.9.0.0/24",
             },
         ),
         (
-            [replace(WEB, isolate=True, reach=("lab",)), replace(LAB, nat=False, host_access="none")],
+            [
+                replace(WEB, isolate=True, reach=("lab",)),
+                replace(LAB, nat=False, host_access="none", anti_spoof=False),
+            ],
             {
                 "bridges": '"vethd0", "vethd-lab"',
-                "reach": '"vethd0" . "vethd-lab", "vethd-lab" . "vethd-lab"',
+                "within": '"vethd-lab" . "vethd-lab"',
+                "reach": '"vethd0" . "vethd-lab"',
                 "guarded": '"vethd-lab"',
                 "reach4": "172.27.0.0/16 . 10.9.0.0/24, 10.9.0.0/24 . 10.9.0.0/24",
                 "reach6": "",
@@ -110,6 +133,12 @@ def test_members_are_host_end_mac_and_address_together() -> None:
     assert found["members6"] == (
         f'"{one}" . 02:7e:ac:1b:00:02 . fd00:7e74:1::2, "{two}" . 02:7e:ac:1b:00:03 . fd00:7e74:1::3'
     )
+    assert found["targets6"] == (
+        f'"{one}" . 0xfd007e74000100000000000000000002, "{two}" . 0xfd007e74000100000000000000000003'
+    )
+    assert found["macs6"] == f'"{one}" . 0x027eac1b0002, "{two}" . 0x027eac1b0003'
+    assert found["there4"].endswith("172.27.0.2, 172.27.0.3, 10.9.0.2")
+    assert found["there6"].endswith("fd00:7e74:1::2, fd00:7e74:1::3")
 
 
 def test_only_the_sets_differ_there_is_no_rule_per_network_or_namespace() -> None:
@@ -117,7 +146,7 @@ def test_only_the_sets_differ_there_is_no_rule_per_network_or_namespace() -> Non
     crowd = render(WEB, replace(LAB, host_access="none"), members=(ONE, TWO, FOUR_ONLY))
     assert SET.sub("", lone) == SET.sub("", crowd)
     template = files("agent.kernel").joinpath("ruleset.nft").read_text()
-    assert re.sub(r"\s*set .*", "", template) == re.sub(r"\s*set .*", "", lone)
+    assert re.sub(r"\n\s*(set|map) .*", "", template) == re.sub(r"\n\s*(set|map) .*", "", lone)
 
 
 def test_there_are_two_tables_and_nothing_else() -> None:
@@ -127,7 +156,7 @@ def test_there_are_two_tables_and_nothing_else() -> None:
 
 def test_every_set_that_does_not_count_is_emptied_before_it_is_filled() -> None:
     declared = {
-        family: tuple(re.findall(r"set (\w+) \{(?! type \w+; size \d+; flags dynamic)", table))
+        family: tuple(re.findall(r"(?:set|map) (\w+) \{(?! type \w+; size \d+; flags dynamic)", table))
         for family, table in re.findall(r"^table (\w+) vethd \{(.*?)^\}", render(WEB), re.DOTALL | re.MULTILINE)
     }
     assert declared == _STATIC_SETS
@@ -140,3 +169,5 @@ def test_a_routed_namespace_is_known_by_device_and_address_where_it_is_routed() 
     assert found["sources4"] == f'"{ONE[0]}" . 172.27.0.2'
     assert found["sources6"] == f'"{ONE[0]}" . fd00:7e74:1::2'
     assert found["guests"] == f'"{TWO[0]}"'
+    assert found["elsewhere"] == "02:7e:ac:1b:00:02 : 02:7e:ac:1b:00:01"
+    assert found["there4"].endswith("172.27.0.2, 172.27.0.3")
