@@ -35,8 +35,7 @@ class ModelKernel:
     """`inner` is the index of the host end's other end when that is in the namespace, else None.
 
     `guarded` says that the ruleset drops what was not admitted; `admitted` holds (host end,
-    address); `awaited` is true once the host end's carrier is known since it was set up, `raised` while
-    that of a routed one is not.
+    address); `awaited` is true once the host end's carrier is known, `raised` while a routed one's is not.
     """
 
     seen: Observed
@@ -64,8 +63,7 @@ class ModelKernel:
         return self
 
     def run(self, plan: Iterable[Step]) -> "ModelKernel":
-        # The look that a plan stands on asked for the host end, and that settles its carrier.
-        self.raised = False
+        self.raised = False  # The look that a plan stands on settles the host end's carrier.
         for step in plan:
             self.apply(step)
         return self
