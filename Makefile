@@ -64,6 +64,7 @@ run: setup ## Run the agent on this host, in the foreground, with config/vethd.t
 
 test-packages: packages
 	@$(call install_unstarted,$(DEBIAN_TEST),prometheus prometheus-node-exporter)
+	@$(call install_missing,$(DEBIAN_BENCH))
 	@tests/system/tools/install.sh
 
 test: style types test-packages ## Everything that has to be green: format, lint, types, tests

@@ -148,6 +148,7 @@ class _App:
             await self._reconciler.settled()
             self._reconciler.take_down_strays()
             await self._reconciler.settled()
+            await self._reconciler.sweep()
             world.ledger.close_all_but({record.cookie for record in world.roster if record.cookie is not None})
             if world.resolvers is not None:
                 await asyncio.to_thread(world.resolvers.keep_only, {record.name for record in world.roster})

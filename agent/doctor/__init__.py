@@ -1,6 +1,6 @@
 """Checks the host and the agent, and says what to do about each finding. Changes nothing."""
 
-from agent.doctor import firewall, host, service, surroundings
+from agent.doctor import firewall, host, service, services, surroundings
 from agent.doctor.facts import Agent, ConfigFile, Facts
 from agent.doctor.finding import Finding
 
@@ -8,6 +8,7 @@ CHECKS = (
     host.rights,
     service.config,
     service.agent,
+    service.privileges,
     host.mounts,
     firewall.nftables,
     firewall.forward_drop,
@@ -17,6 +18,8 @@ CHECKS = (
     surroundings.subnets,
     surroundings.uplink,
     surroundings.managers,
+    services.host_services,
+    services.metrics,
 )
 
 

@@ -6,6 +6,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from agent.config import Config
+from agent.doctor.listeners import Listener
+from agent.kernel.privileges import Privileges
 
 Json = dict[str, Any]
 
@@ -52,7 +54,8 @@ class Facts:
     ``mounts`` is the text of the agent's ``/proc/PID/mountinfo`` (the doctor's own when no agent runs), None when it
     may not be read; ``shares_mounts`` tells whether that is the mount namespace of pid 1. ``ruleset`` is the list
     ``nftables`` of libnftables-json(5). ``sysctls`` holds what of `gather.SYSCTLS` exists. ``configured`` maps the
-    path of each file of a network manager to its text.
+    path of each file of a network manager to its text. ``listeners`` are the host's own services, ``privileges`` what
+    the running agent may, None when no agent runs.
     """
 
     config: Config
@@ -71,6 +74,8 @@ class Facts:
     routes: tuple[Destination, ...]
     programs: frozenset[str]
     configured: Mapping[str, str] = field(default_factory=dict)
+    listeners: tuple[Listener, ...] = ()
+    privileges: Privileges | None = None
 
     def mtu(self, device: str) -> int | None:
         """MTU of a device, None when there is no such device."""

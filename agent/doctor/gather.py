@@ -12,6 +12,8 @@ from pyroute2 import IPRoute
 
 from agent.config import Config
 from agent.doctor.facts import Agent, ConfigFile, Destination, Device, Facts, Json
+from agent.doctor.listeners import listeners
+from agent.kernel.privileges import Privileges, read
 
 SYSCTLS = (
     "net.ipv4.ip_forward",
@@ -61,6 +63,8 @@ def gather(config: Config, config_file: ConfigFile, agent: Agent) -> Facts:
         routes=routes,
         programs=_programs(),
         configured=_manager_files(),
+        listeners=listeners(),
+        privileges=_privileges(pid) if agent.status else None,
     )
 
 
@@ -84,6 +88,13 @@ def _capabilities() -> int:
     """The effective set of this process as a bit mask, proc(5)."""
     lines = (_text("/proc/self/status") or "").splitlines()
     return next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
+
+
+def _privileges(pid: str) -> Privileges | None:
+    try:
+        return read(pid)
+    except OSError:
+        return None
 
 
 def _same_mount_namespace(pid: str) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from agent.doctor.facts import Facts
 from agent.doctor.finding import Finding
+from agent.kernel.privileges import NAMES as KEPT
+from agent.kernel.privileges import names_of
 
 WRITABLE_BY_OTHERS = 0o022
 
@@ -22,6 +24,25 @@ def agent(facts: Facts) -> Iterator[Finding]:
         yield Finding("agent", "info", f"vethd {status['version']} is starting", "wait, then ask again")
     for problem in status["problems"]:
         yield Finding("agent-problem", "warning", problem, "`vethd list` and `vethd explain NAME` tell more")
+
+
+def privileges(facts: Facts) -> Iterator[Finding]:
+    """What the running agent may do to this host."""
+    may = facts.privileges
+    if may is None:
+        return
+    held = names_of(may.effective)
+    surplus = [name for name in held if name not in KEPT.values()]
+    if not surplus and may.no_new:
+        yield Finding("agent-privileges", "ok", f"the agent may {', '.join(held)}; what it runs may no more")
+        return
+    more = f" and needs none of {', '.join(surplus)}" if surplus else ""
+    yield Finding(
+        "agent-privileges",
+        "info",
+        f"the agent has not given up what it does not need: it may {', '.join(held)}{more}",
+        "`systemctl restart vethd`; if that does not help, see who started it",
+    )
 
 
 def config(facts: Facts) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ Source: nfnetlink_conntrack.h (ctnetlink), net/netfilter/nf_conntrack_netlink.c.
 
 import errno
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from agent.errors import KernelError
@@ -27,10 +27,17 @@ def forget(addresses: Collection[bytes]) -> int:
 
     One dump, whatever the number of addresses. A kernel without conntrack has none. Raises KernelError.
     """
-    wanted = frozenset(addresses)
+    return forget_if(frozenset(addresses).__contains__, addresses)
+
+
+def forget_if(is_doomed: Callable[[bytes], bool], parts: Collection[bytes]) -> int:
+    """Delete every entry that a doomed address opened or answers; return how many. Raises KernelError.
+
+    ``parts``: every doomed address holds one of these, so that few entries need be looked at.
+    """
     with Netlink(NETLINK_NETFILTER) as netlink:
         try:
-            doomed = list(_deletions(netlink, wanted))
+            doomed = list(_deletions(netlink, is_doomed, parts))
         except KernelError as error:
             if error.code in {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}:
                 return 0
@@ -42,21 +49,21 @@ def forget(addresses: Collection[bytes]) -> int:
     return len(doomed)
 
 
-def _deletions(netlink: Netlink, wanted: frozenset[bytes]) -> Iterator[Request]:
-    """Yield what deletes the entries of these addresses; of a table of any size, a datagram is held at a time."""
+def _deletions(netlink: Netlink, is_doomed: Callable[[bytes], bool], parts: Collection[bytes]) -> Iterator[Request]:
+    """Yield what deletes entries; of a table of any size, a datagram is held at a time."""
     for data in netlink.datagrams(Request(_GET, 0, _NFGENMSG.pack(0, 0, 0), "list connections")):
-        if not any(address in data for address in wanted):
+        if not any(part in data for part in parts):
             continue
         for message in messages(data):
-            deletion = None if message.kind == NLMSG_DONE else _deletion(message.payload, wanted)
+            deletion = None if message.kind == NLMSG_DONE else _deletion(message.payload, is_doomed)
             if deletion is not None:
                 yield deletion
 
 
-def _deletion(entry: memoryview, wanted: frozenset[bytes]) -> Request | None:
+def _deletion(entry: memoryview, is_doomed: Callable[[bytes], bool]) -> Request | None:
     found = attributes(entry, _NFGENMSG.size)
     original = found[_CTA_TUPLE_ORIG]
-    if _source(original) not in wanted and _source(found[_CTA_TUPLE_REPLY]) not in wanted:
+    if not is_doomed(_source(original)) and not is_doomed(_source(found[_CTA_TUPLE_REPLY])):
         return None
     body = bytes(entry[: _NFGENMSG.size]) + attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, bytes(original))
     for kind in (_CTA_ZONE, _CTA_ID):

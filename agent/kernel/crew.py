@@ -6,7 +6,7 @@ must not hold the plumber up.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from agent.core.steps import Step
 from agent.kernel import faults
 from agent.kernel.attachments import Attachments
 from agent.kernel.host import apply_host, host_links, observe_host
+from agent.kernel.leftovers import IsHeld, sweep_bridges
 from agent.kernel.members import Member
 from agent.kernel.namespaces import Namespaces
 from agent.kernel.netlink import Netlink
@@ -88,6 +89,16 @@ class Crew:
     async def rules_loaded(self) -> bool:
         """See Ruleset.is_loaded."""
         return await self._plumb(self._ruleset.is_loaded)
+
+    async def sweep(self, networks: Sequence[Network], bridges: Mapping[str, Bridge], is_held: IsHeld) -> int:
+        """Remove what namespaces left that went while no agent was there; return how many entries.
+
+        Raises KernelError.
+        """
+        # Leases are taken on the plumber's thread: what is free there stays so until its entries are gone.
+        swept = await self._plumb(sweep_bridges, self._host, networks, bridges, is_held)
+        loop = asyncio.get_running_loop()
+        return swept + await loop.run_in_executor(self._reaper_thread, self._reaper.sweep, networks, is_held)
 
     async def remove(self, removal: Removal) -> Last:
         """Take an attachment down, together with all others that are asked for meanwhile.

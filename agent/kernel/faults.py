@@ -24,6 +24,7 @@ SILENCE: Final = "SILENCE"
 _HEADER: Final = struct.Struct("=IHHII")
 _NLMSG_ERROR: Final = 2
 _NLM_F_CAPPED: Final = 0x100
+_NETLINK_NETFILTER: Final = 12
 _NFNL_BATCH_BEGIN: Final = 0x10
 _NFNL_BATCH_END: Final = 0x11
 _RECEIVE_SIZE: Final = 1 << 16
@@ -164,7 +165,7 @@ class _FaultySocket(socket.socket):
         failures = [code.removeprefix("send-") for code in struck if code and code.startswith("send-")]
         if failures:
             raise OSError(_number(failures[0]), os.strerror(_number(failures[0])))
-        if requests[0].kind == _NFNL_BATCH_BEGIN:
+        if self._is_transaction(requests[0]):
             self._transact(requests, struck)
             return len(data)
         for request, code in zip(requests, struck, strict=True):
@@ -180,8 +181,12 @@ class _FaultySocket(socket.socket):
             raise OSError(code, os.strerror(code))
         return super().recv(bufsize, flags)
 
+    def _is_transaction(self, request: _Asked) -> bool:
+        # The same numbers stand for devices in rtnetlink.
+        return self.proto == _NETLINK_NETFILTER and request.kind in (_NFNL_BATCH_BEGIN, _NFNL_BATCH_END)
+
     def _strike(self, request: _Asked) -> str | None:
-        if request.kind in (_NFNL_BATCH_BEGIN, _NFNL_BATCH_END):
+        if self._is_transaction(request):
             return None
         return _faults.strike("netlink", request.raw)
 

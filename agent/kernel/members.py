@@ -5,17 +5,28 @@ seen by ``inet vethd`` alone, and its MAC says nothing there.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from ipaddress import IPv4Address
+from typing import Final, NamedTuple
 
 from agent.core.identity import netns_mac
 from agent.kernel.elements import Family, add_element, delete_all, delete_element
+from agent.kernel.maps import add_pair
 from agent.kernel.netlink import Netlink
+from agent.kernel.wire import Request
 from agent.model import Lease
 
 Member = tuple[str, Lease]
 """A host end and the lease whose addresses may come from it."""
 
 _DEVICE_BYTES: Final = 16
+_FAMILIES: Final[tuple[Family, ...]] = ("inet", "bridge")
+
+
+class _Element(NamedTuple):
+    family: Family
+    set_name: str
+    key: bytes
+    value: bytes = b""
 
 
 class Members:
@@ -26,40 +37,77 @@ class Members:
 
     def admit(self, member: Member) -> None:
         """Let a namespace's own addresses and MAC pass; again is no error. Raises KernelError."""
-        self._netlink.transact([add_element(*element) for element in _elements(member)])
+        self._netlink.transact([_addition(element) for element in _elements(member)])
 
     def exempt(self, lease: Lease, exempt: bool) -> None:
         """Keep a namespace's packets from being masqueraded, or not any more. Raises KernelError."""
         if exempt:
-            self._netlink.transact([add_element(*element) for element in _exemptions(lease)])
+            self._netlink.transact([_addition(element) for element in _exemptions(lease)])
         else:
-            delete_all(self._netlink, [delete_element(*element) for element in _exemptions(lease)])
+            delete_all(self._netlink, [_deletion(element) for element in _exemptions(lease)])
 
     def expel(self, members: Sequence[Member]) -> None:
         """Take members out; those that are not there are no error. Raises KernelError."""
         for member in members:
-            delete_all(self._netlink, [delete_element(*element) for element in _elements(member)])
+            delete_all(self._netlink, [_deletion(element) for element in _elements(member)])
+            for element in _paces(member[1]):
+                # Mostly there is none.
+                delete_all(self._netlink, [_deletion(element)])
 
 
-def _elements(member: Member) -> Iterator[tuple[Family, str, bytes]]:
-    """Yield the set and the key of every element that makes a member."""
+def bridge_mac_of(lease: Lease) -> bytes:
+    """Return the MAC of the bridge of a lease's network: the gateway's, which has the first address."""
+    return netns_mac(IPv4Address(int(lease.address) - lease.index + 1))
+
+
+def _elements(member: Member) -> Iterator[_Element]:
+    """Yield every element that makes a member."""
     host_end, lease = member
     device = host_end.encode().ljust(_DEVICE_BYTES, b"\0")
-    if lease.routed:
-        yield "inet", "sources4", device + lease.address.packed
+    yield from _routed(device, lease) if lease.routed else _port(device, lease)
+    for family in _FAMILIES:
+        yield _Element(family, "there4", lease.address.packed)
         if lease.address6 is not None:
-            yield "inet", "sources6", device + lease.address6.packed
-        yield "inet", "routed", device
-        return
+            yield _Element(family, "there6", lease.address6.packed)
+
+
+def _routed(device: bytes, lease: Lease) -> Iterator[_Element]:
+    yield _Element("inet", "sources4", device + lease.address.packed)
+    if lease.address6 is not None:
+        yield _Element("inet", "sources6", device + lease.address6.packed)
+    yield _Element("inet", "routed", device)
+    yield _Element("bridge", "elsewhere", netns_mac(lease.address), bridge_mac_of(lease))
+
+
+def _port(device: bytes, lease: Lease) -> Iterator[_Element]:
     # Every part of a concatenation is padded to four bytes.
-    source = device + netns_mac(lease.address) + b"\0\0"
-    yield "bridge", "members4", source + lease.address.packed
+    mac = netns_mac(lease.address) + b"\0\0"
+    yield _Element("bridge", "members4", device + mac + lease.address.packed)
     if lease.address6 is not None:
-        yield "bridge", "members6", source + lease.address6.packed
-    yield "bridge", "guests", device
+        yield _Element("bridge", "members6", device + mac + lease.address6.packed)
+        yield _Element("bridge", "targets6", device + lease.address6.packed)
+        yield _Element("bridge", "macs6", device + mac)
+    yield _Element("bridge", "guests", device)
 
 
-def _exemptions(lease: Lease) -> Iterator[tuple[Family, str, bytes]]:
-    yield "inet", "plain4", lease.address.packed
+def _paces(lease: Lease) -> Iterator[_Element]:
+    """Yield what the kernel noted of how fast a namespace asks for others: its address has a next holder."""
+    yield _Element("inet", "asking4", lease.address.packed)
     if lease.address6 is not None:
-        yield "inet", "plain6", lease.address6.packed
+        yield _Element("inet", "asking6", lease.address6.packed)
+
+
+def _exemptions(lease: Lease) -> Iterator[_Element]:
+    yield _Element("inet", "plain4", lease.address.packed)
+    if lease.address6 is not None:
+        yield _Element("inet", "plain6", lease.address6.packed)
+
+
+def _addition(element: _Element) -> Request:
+    if element.value:
+        return add_pair(element.family, element.set_name, element.key, element.value)
+    return add_element(element.family, element.set_name, element.key)
+
+
+def _deletion(element: _Element) -> Request:
+    return delete_element(element.family, element.set_name, element.key)

@@ -16,12 +16,13 @@ from agent.core.plan import IPV6_BYTES
 from agent.errors import KernelError
 from agent.kernel import conntrack, routing
 from agent.kernel.doom import delete_together
+from agent.kernel.leftovers import IsHeld, sweep_connections
 from agent.kernel.members import Members
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.openings import forget_openings, read_openings
 from agent.kernel.reading import read_link
 from agent.kernel.wire import Request
-from agent.model import Lease, Traffic
+from agent.model import Lease, Network, Traffic
 
 # Not ENODEV: of a bridge that was made anew, the next try knows the number.
 _GONE_IS_FINE: Final = {0, errno.ENOENT}
@@ -89,6 +90,10 @@ class Reaper:
             _last(each, last, openings, failures.get(each.host_end))
             for each, last in zip(removals, traffic, strict=True)
         ]
+
+    def sweep(self, networks: Sequence[Network], is_held: IsHeld) -> int:
+        """See leftovers.sweep_connections."""
+        return sweep_connections(self._netfilter, networks, is_held)
 
     def _delete_links(self, removals: Sequence[Removal], failures: "_Failures") -> list[Traffic | None]:
         found = {}

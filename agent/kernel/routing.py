@@ -11,6 +11,7 @@ from agent.kernel.rtnetlink import (
     IFA_LOCAL,
     IFADDR,
     NDA_DST,
+    NDA_IFINDEX,
     NDA_LLADDR,
     NDMSG,
     NTF_PROXY,
@@ -144,6 +145,12 @@ def get_neighbour(device: int, address: bytes) -> Request:
     """Ask for one neighbour entry."""
     body = NDMSG.pack(_family(address), device, 0, 0, 0) + attribute(NDA_DST, address)
     return Request(RTM_GETNEIGH, 0, body, "read a neighbour")
+
+
+def dump_neighbours(device: int, proxies: bool = False) -> Request:
+    """Ask for all neighbour entries of a device, or for all that the host answers for there."""
+    body = NDMSG.pack(AF_UNSPEC, 0, 0, NTF_PROXY if proxies else 0, 0) + number(NDA_IFINDEX, device)
+    return Request(RTM_GETNEIGH, 0, body, "list neighbours")
 
 
 def add_neighbour(device: int, address: bytes, mac: bytes) -> Request:

@@ -51,7 +51,7 @@ RTMSG_TYPE = 7
 # Only a default route or a gateway on a device without addresses needs the one; the other asks for the entry.
 RTNH_F_ONLINK = 4
 RTM_F_FIB_MATCH = 0x2000
-NDA_DST, NDA_LLADDR = 1, 2
+NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
 NUD_PERMANENT = 0x80
 NTF_PROXY = 0x08
 # net_namespace.h; struct rtgenmsg, padded.

@@ -13,19 +13,28 @@ from nftables import Nftables
 
 from agent.core.identity import netns_mac
 from agent.errors import HostError
-from agent.kernel.members import Member
+from agent.kernel.members import Member, bridge_mac_of
 from agent.model import TABLE, Lease, Network
 
 _FAMILIES: Final = ("inet", "bridge")
 _STATIC_SETS: Final = {
     "inet": (
-        "bridges", "nat4", "nat6", "plain4", "plain6", "reach", "guarded", "services",
-        "reach4", "reach6", "open4", "open6", "services4", "services6", "routed", "sources4", "sources6",
+        "bridges", "strict", "there4", "there6", "nat4", "nat6", "plain4", "plain6", "within", "reach", "guarded",
+        "services", "reach4", "reach6", "open4", "open6", "services4", "services6", "routed", "sources4", "sources6",
     ),
-    "bridge": ("guests", "members4", "members6"),
+    "bridge": (
+        "guests", "members4", "members6", "targets6", "macs6", "strict4", "strict6", "there4", "there6", "elsewhere",
+    ),
 }  # fmt: skip
+_MAPS: Final = {"elsewhere"}
+
+
+def _flush(family: str, name: str) -> str:
+    return f"flush {'map' if name in _MAPS else 'set'} {family} {TABLE} {name}\n"
+
+
 _EMPTIED: Final = "".join(
-    f"flush table {family} {TABLE}\n" + "".join(f"flush set {family} {TABLE} {name}\n" for name in names)
+    f"flush table {family} {TABLE}\n" + "".join(_flush(family, name) for name in names)
     for family, names in _STATIC_SETS.items()
 )
 _DELETED: Final = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in _STATIC_SETS)
@@ -56,14 +65,21 @@ class Ruleset:
         """Return both tables in nft's syntax; ``plain`` are leases whose packets are not masqueraded."""
         guarded = [network for network in networks if network.host_access != "all"]
         open_ = [network for network in networks if network.host_access == "all"]
+        strict = [network for network in networks if network.anti_spoof]
         ports = [member for member in members if not member[1].routed]
         routed = [member for member in members if member[1].routed]
         return self._template.substitute(
             bridges=_elements(_quoted(network.bridge) for network in networks),
+            strict=_elements(_quoted(network.bridge) for network in strict),
+            strict4=_elements(str(network.subnet) for network in strict),
+            strict6=_elements(str(network.subnet6) for network in strict if network.subnet6),
+            there4=_elements(_there4(strict, members)),
+            there6=_elements(_there6(strict, members)),
             nat4=_elements(str(network.subnet) for network in networks if network.nat),
             nat6=_elements(str(network.subnet6) for network in networks if network.nat and network.subnet6),
             plain4=_elements(str(lease.address) for lease in plain),
             plain6=_elements(str(lease.address6) for lease in plain if lease.address6),
+            within=_elements(_within(networks)),
             reach=_elements(_reach(networks)),
             guarded=_elements(_quoted(network.bridge) for network in guarded),
             services=_elements(_services(guarded, lambda network: _quoted(network.bridge))),
@@ -83,6 +99,9 @@ class Ruleset:
             guests=_elements(_quoted(host_end) for host_end, _ in ports),
             members4=_elements(_member4(*member) for member in ports),
             members6=_elements(_member6(*member) for member in ports if member[1].address6),
+            targets6=_elements(_target6(*member) for member in ports if member[1].address6),
+            macs6=_elements(_mac6(*member) for member in ports if member[1].address6),
+            elsewhere=_elements(_elsewhere(lease) for _, lease in routed),
         )
 
     def is_loaded(self) -> bool:
@@ -122,9 +141,25 @@ def _services(guarded: Sequence[Network], whose: Callable[[Network], str]) -> It
                 yield f"{whose(network)} . {port.protocol} . {port.number}"
 
 
+def _there4(strict: Sequence[Network], members: Sequence[Member]) -> Iterator[str]:
+    for network in strict:
+        yield str(network.gateway.ip)
+        yield str(network.subnet.broadcast_address)
+    yield from (str(lease.address) for _, lease in members)
+
+
+def _there6(strict: Sequence[Network], members: Sequence[Member]) -> Iterator[str]:
+    yield from (str(network.gateway6.ip) for network in strict if network.gateway6)
+    yield from (str(lease.address6) for _, lease in members if lease.address6)
+
+
+def _within(networks: Sequence[Network]) -> Iterator[str]:
+    return (f"{_quoted(each.bridge)} . {_quoted(each.bridge)}" for each in networks if not each.isolate)
+
+
 def _reach(networks: Sequence[Network]) -> Iterator[str]:
-    # From a bridge to itself is seen only with br_netfilter, which sends bridged packets through here too.
-    return (f"{_quoted(one.bridge)} . {_quoted(other.bridge)}" for one, other in _reachable(networks))
+    pairs = ((one, other) for one, other in _reachable(networks) if one is not other)
+    return (f"{_quoted(one.bridge)} . {_quoted(other.bridge)}" for one, other in pairs)
 
 
 def _reach4(networks: Sequence[Network]) -> Iterator[str]:
@@ -153,6 +188,19 @@ def _member4(host_end: str, lease: Lease) -> str:
 
 def _member6(host_end: str, lease: Lease) -> str:
     return f"{_quoted(host_end)} . {netns_mac(lease.address).hex(':')} . {lease.address6}"
+
+
+def _target6(host_end: str, lease: Lease) -> str:
+    # What is read from a packet at an offset has no type but a number's.
+    return f"{_quoted(host_end)} . 0x{int(lease.address6 or 0):032x}"
+
+
+def _mac6(host_end: str, lease: Lease) -> str:
+    return f"{_quoted(host_end)} . 0x{netns_mac(lease.address).hex()}"
+
+
+def _elsewhere(lease: Lease) -> str:
+    return f"{netns_mac(lease.address).hex(':')} : {bridge_mac_of(lease).hex(':')}"
 
 
 def _quoted(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from agent.core import steps
 from agent.core.origin import origin_of
 from agent.core.plan import our_link, plan
-from agent.core.policy import Verdict, choose
+from agent.core.policy import Verdict, choose, is_named
 from agent.core.roster import Record
 from agent.core.steps import Step
 from agent.core.wanted import attachment, wished_index
@@ -19,7 +19,7 @@ from agent.reconciler.world import World
 
 # Who brings a device into a namespace this soon after it was networked raced with us, and has it.
 _YOUNG_SECONDS: Final = 5.0
-_SHORTEST_PATIENCE: Final = 0.05
+_SHORTEST_PATIENCE: Final = 0.005
 _LONGEST_PATIENCE: Final = 30.0
 
 
@@ -39,6 +39,7 @@ class Look:
         self.seen: Observed | None = None
         self.verdict: Verdict | None = None
         self.desired: Attachment | None = None
+        self.admitted: Origin | None = None
         self.todo: tuple[Step, ...] = ()
         self.remark = ""
         self.is_being_removed = False
@@ -97,8 +98,11 @@ class Look:
 
     def _choose(self, seen: Observed) -> Verdict:
         world = self._world
-        wish = world.wish_of(self.origin)
-        return choose(self.origin, seen, world.host_cookie, world.config, wish, held=self._is_held(seen))
+        wish, held, former = world.wish_of(self.origin), self._is_held(seen), None
+        if self.origin.source == "process":
+            former = world.admitted.get(seen.cookie)
+            self.admitted = self.origin if former is None or is_named(self.origin, seen, world.config) else former
+        return choose(self.origin, seen, world.host_cookie, world.config, wish, held=held, admitted=former)
 
     def _has_become_another(self) -> bool:
         """Tell whether the process calls itself otherwise by now: some do so without running another program."""

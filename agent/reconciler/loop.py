@@ -98,6 +98,16 @@ class Reconciler:
         for cookie in self._strays.find():
             self.mark(cookie, reason="stray")
 
+    async def sweep(self) -> None:
+        """Have removed what namespaces left that went while no agent was there; after the strays are gone."""
+        world = self._world
+        if world.config.mode == "observe":
+            return
+        try:
+            await self._crew.sweep(world.config.networks, world.bridges, world.is_held)
+        except VethdError as error:
+            _log.warning("leftovers not removed", reason=str(error))
+
     def _start_due(self) -> None:
         group = self._group
         if group is None:

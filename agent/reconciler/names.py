@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from agent.core import steps
-from agent.core.identity import host_end_name, is_ours, is_routed, printable
+from agent.core.identity import is_ours, is_routed, printable
 from agent.core.plan import remarks
 from agent.core.roster import Incident, Record, State, named
 from agent.errors import KernelError, NamespaceGone, NoFreeAddress, VethdError
@@ -23,8 +23,9 @@ from agent.reconciler.stuck import Stuck, retry_seconds
 from agent.reconciler.watched import Watch
 from agent.reconciler.world import World
 
-# So many looks at what the kernel is not done with, ever longer apart, take some 5 s.
-_PATIENCE: Final = 7
+# How often to look at what the kernel is not done with, and how many times before that is a failure.
+_NOT_YET_SECONDS: Final = 0.2
+_PATIENCE: Final = 20
 _WHILE_LOOKED_AT_SECONDS: Final = 0.005
 _HELD: Final = "no process is in it any more: a mount or an open file keeps it"
 
@@ -206,7 +207,7 @@ class Names:
             # Others wait no longer for this one than a moment at a time.
             record.failures += 1
             record.reason = str(error)
-            return Outcome("waiting", orphans, retry=retry_seconds(record.failures))
+            return Outcome("waiting", orphans, retry=min(_NOT_YET_SECONDS, retry_seconds(record.failures)))
         return self._failed(record, str(error), orphans)
 
     def _lead(self, path: str, seen: Observed) -> tuple[Record, tuple[Cookie, ...]]:
@@ -230,6 +231,8 @@ class Names:
     def _note_attached(
         self, record: Record, look: Look, attachment: Attachment, seen: Observed, host_end: Link | None
     ) -> None:
+        if look.admitted is not None:
+            self._world.admitted[seen.cookie] = look.admitted
         is_renamed = record.attachment is not None and record.attachment.name != attachment.name
         record.attachment = attachment
         self._sample(seen.cookie, attachment.network, host_end)

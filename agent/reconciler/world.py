@@ -144,6 +144,10 @@ class World:
         """Return a namespace's lease in whichever network."""
         return next((lease for table in self.leases.values() if (lease := table.get(cookie))), None)
 
+    def is_held(self, address: bytes) -> bool:
+        """Tell whether a namespace holds an address of either family."""
+        return any(table.holder(address) is not None for table in self.leases.values())
+
     def name_of(self, cookie: Cookie) -> str:
         """Return the name that a namespace with a lease has or had, else that of its host end."""
         names = (table.name_of(cookie) for table in self.leases.values())

@@ -39,16 +39,18 @@ def main() -> int:
     judged = verdicts(results, found) if quick else []
     facts = "\n".join(f"- {fact}" for fact in (*judged, *machine.describe(), took))
     text = "\n\n".join(filter(None, [render(results, found), run.watching, facts]))
+    picture = plot.draw(results) if results.growth.levels else ""
     print(text)
-    _say(f"written to {_write(text, plot.draw(results))}")
-    return int(not all(verdict.holds for verdict in judged))
+    _say(f"written to {_write(text, picture)}")
+    return int(bool(results.failures) or not all(verdict.holds for verdict in judged))
 
 
 def _write(text: str, picture: str) -> Path:
     _RESULTS.mkdir(exist_ok=True)
     now = datetime.now(UTC)
     path = _RESULTS / f"{now:%Y-%m-%d-%H%M%S}.md"
-    path.with_suffix(".svg").write_text(picture)
+    if picture:
+        path.with_suffix(".svg").write_text(picture)
     path.write_text(f"# Measured {now:%Y-%m-%d %H:%M} UTC\n\n![usable]({path.stem}.svg)\n\n{text}\n")
     return path
 

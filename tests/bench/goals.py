@@ -79,6 +79,8 @@ def _usable(results: Results) -> Iterator[Goal]:
         least, aim = _USABLE_MS.get(level.vethd.level, (None, None))
         what = f"from appearance to usable, {level.vethd.there:,} there already"
         yield Goal(what, milliseconds(level.vethd.usable), median(level.vethd.usable) * 1000, least, aim, "ms")
+    if len(levels) < 2:
+        return
     first, last = levels[0].vethd, levels[-1].vethd
     growth = ratio(last.usable, first.usable)
     yield Goal(
@@ -161,6 +163,8 @@ def _bursts(results: Results) -> Iterator[Goal]:
 
 def _removal(results: Results) -> Iterator[Goal]:
     trials = [trial for level in results.growth.levels for trial in level.vethd.trials]
+    if not trials:
+        return
     ways = {
         "removal of the name to the devices gone": [trial.gone for trial in trials],
         "the same to all else forgotten: sets, neighbours, connections, lease": [trial.forgotten for trial in trials],
@@ -188,9 +192,9 @@ def _crowd(results: Results) -> Iterator[Goal]:
     yield Goal(f"CPU while idle {there}", f"{share:.2f} % of a core over {crowd.seconds:g} s", share, 0.5, 0.1, "%")
     memory = crowd.resident / _MB
     yield Goal(f"resident memory {there}", f"{memory:.0f} MB", memory, 150, 90, "MB")
-    first = results.growth.levels[0]
-    each = (crowd.resident - first.resident) / (crowd.count - first.vethd.there) / 1000
-    yield Goal(f"of it for each namespace beyond {first.vethd.there:,}", f"{each:.1f} kB", each, 10, 10, "kB")
+    for first in results.growth.levels[:1]:
+        each = (crowd.resident - first.resident) / (crowd.count - first.vethd.there) / 1000
+        yield Goal(f"of it for each namespace beyond {first.vethd.there:,}", f"{each:.1f} kB", each, 10, 10, "kB")
     yield Goal(f"a whole scrape {there}", milliseconds(crowd.scrapes), median(crowd.scrapes) * 1000, 100, 30, "ms")
 
 

@@ -1,8 +1,11 @@
 """vethd alone, with ever more namespaces, beside the floor; then what the crowd costs while nothing happens."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from tests.bench import crowd
 from tests.bench.contenders import Vethd
@@ -12,25 +15,34 @@ from tests.bench.results import Connects, FloorTrial, Growth, Level, Measured, T
 from tests.bench.side_by_side import Say
 from tests.bench.sizes import Sizes
 
+T = TypeVar("T")
 # As network.bridge_ports is by default: whoever comes when so many are there is routed.
 _PORTS = 1000
 _CALM_SECONDS = 3.0
 
 
-def measure(sizes: Sizes, program: Path | None, say: Say) -> Growth:
+class Attempt(Protocol):
+    """Do a part of a measurement; None when it failed, which was told then."""
+
+    def __call__(self, what: str, part: Callable[[], T]) -> T | None: ...
+
+
+def measure(sizes: Sizes, program: Path | None, say: Say, attempt: Attempt) -> Growth:
     with ExitStack() as stack:
         ground = stack.enter_context(Ground(Vethd()))
         floor = stack.enter_context(Floor(program, ground)) if program else None
-        levels = [_level(ground, floor, level, sizes, say) for level in sizes.levels]
+        levels = [
+            attempt(f"vethd with {level}", partial(_level, ground, floor, level, sizes, say)) for level in sizes.levels
+        ]
         found = start = None
         if sizes.rest_seconds:
             say(f"vethd: {sizes.rest_seconds:g} s of rest with {len(ground.names)}, and scrapes")
-            found = crowd.rest(ground, sizes)
+            found = attempt("rest", partial(crowd.rest, ground, sizes))
         if sizes.adopted:
             ground.delete_and_wait(ground.names[sizes.adopted :])
             say(f"vethd: starts with {len(ground.names)}")
-            start = crowd.starts(ground, sizes.starts)
-    return Growth(tuple(levels), found, start)
+            start = attempt("starts", partial(crowd.starts, ground, sizes.starts))
+    return Growth(tuple(level for level in levels if level is not None), found, start)
 
 
 def _level(ground: Ground[Vethd], floor: Floor | None, level: int, sizes: Sizes, say: Say) -> Level:

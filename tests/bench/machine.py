@@ -7,7 +7,16 @@ from pathlib import Path
 
 from agent import __version__
 
-_PACKAGES = ("iproute2", "iptables", "nftables", "libnftables1", "containernetworking-plugins", "netavark")
+_PACKAGES = (
+    "iproute2",
+    "iptables",
+    "nftables",
+    "libnftables1",
+    "containernetworking-plugins",
+    "netavark",
+    "iperf3",
+    "gcc",
+)
 
 
 def describe() -> list[str]:

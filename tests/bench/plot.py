@@ -50,8 +50,8 @@ class _Scale:
 
 
 def draw(results: Results) -> str:
-    """An SVG; lines are medians, what stands on them reaches up to the 99th percentile."""
-    lines = list(_lines(results))
+    """An SVG; lines are medians, what stands on them reaches up to the 99th percentile. Something was measured."""
+    lines = [line for line in _lines(results) if line.points]
     points = [point for line in lines for point in line.points]
     across = _Scale([point.there for point in points], _LEFT, _WIDTH - _RIGHT)
     up = _Scale([value for point in points for value in (point.middle, point.high)], _HEIGHT - _BOTTOM, _TOP)

@@ -34,6 +34,7 @@ def render(results: Results, goals: Sequence[Goal]) -> str:
         _first_packets(results),
         _removal(results),
         "\n".join(f"- {remark}" for remark in results.remarks),
+        "\n".join(f"- FAILED: {failure}" for failure in results.failures),
         "\n".join(f"- MISTAKE: {mistake}" for burst in results.bursts for mistake in burst.mistakes),
     ]
     return "\n\n".join(filter(None, parts))
@@ -65,5 +66,6 @@ def _first_packet_cells(connects: Sequence[Connects]) -> list[str]:
 
 
 def _removal(results: Results) -> str:
-    rows = [[title, milliseconds(trial.gone for trial in results.trials(title))] for title in _titles(results)]
+    took = {title: [trial.gone for trial in results.trials(title)] for title in _titles(results)}
+    rows = [[title, milliseconds(seconds)] for title, seconds in took.items() if seconds]
     return "### Removal: the peer's own command, if any, and until the host end is gone\n\n" + table(["", ""], rows)

@@ -151,7 +151,7 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All of one run; what was left out is None or empty, and `remarks` say why."""
+    """All of one run; what was left out is None or empty, and `remarks` say why. `failures`: parts that broke off."""
 
     sessions: tuple[Session, ...]
     growth: Growth
@@ -160,6 +160,7 @@ class Results:
     connections: tuple[Pair, ...]
     refresh: Refresh | None
     remarks: tuple[str, ...]
+    failures: tuple[str, ...]
 
     def trials(self, contender: str) -> list[Trial]:
         """At all levels together, alone and in turns."""

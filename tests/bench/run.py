@@ -1,20 +1,24 @@
 """One run: all parts, one after the other, and what could not be measured here."""
 
 import tempfile
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from agent.demo.isolation import PrivateHostError
 from tests.bench import burst, connections, growth, scrapes, side_by_side, throughput
 from tests.bench.contenders import Contender, Vethd
 from tests.bench.eyes import NotUsable
 from tests.bench.ground import Apart, Ground
 from tests.bench.native import Native
 from tests.bench.peers import PEERS, Cni, PeerFailed
-from tests.bench.results import Pair, Refresh, Results, Session
+from tests.bench.results import Growth, Pair, Refresh, Results, Session
 from tests.bench.side_by_side import Say
 from tests.bench.sizes import Sizes
 
+T = TypeVar("T")
 # Three contenders with 900 namespaces each: the kernel frees namespaces one by one, so more make it crawl.
 _PEERS_A_SESSION = 2
 
@@ -26,33 +30,60 @@ class Run:
         self._sizes = sizes
         self._say = say
         self._remarks: list[str] = []
+        self._failures: list[str] = []
         self._connections: list[Pair] = []
         self.watching = ""
 
     def measure(self) -> Results:
-        """Raises VethdError where no private host can be had."""
+        """A part that fails is told among the failures. Raises PrivateHostError where no private host can be had."""
+        sizes, say = self._sizes, self._say
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             native = Native.build(Path(directory))
             if native.why_not:
                 self._remark(f"the floor and new connections are not measured: {native.why_not}")
             # First, so that whatever is wrong with the agent shows before the peers have taken their minutes.
-            grown = growth.measure(self._sizes, native.floor, self._say)
-            bursts = burst.measure(self._sizes, self._say)
-            if native.connects is not None:
-                pair = connections.with_many_against_one(self._sizes, native.connects, self._say)
-                self._connections.append(pair)
+            grown = self._attempt("growth", lambda: growth.measure(sizes, native.floor, say, self._attempt))
+            bursts = self._attempt("bursts", lambda: burst.measure(sizes, say))
+            self._attempt("connections", lambda: self._count_connections(native.connects))
             sessions = self._peers(native)
-            streams = self._throughput()
-            refresh = self._watch()
-        return Results(sessions, grown, bursts, streams, tuple(self._connections), refresh, tuple(self._remarks))
+            streams = self._attempt("throughput", self._throughput)
+            refresh = self._attempt("watching", self._watch)
+        return Results(
+            sessions,
+            grown or Growth((), None, None),
+            bursts or (),
+            streams or (),
+            tuple(self._connections),
+            refresh,
+            tuple(self._remarks),
+            tuple(self._failures),
+        )
+
+    def _attempt(self, what: str, part: Callable[[], T]) -> T | None:
+        try:
+            return part()
+        except PrivateHostError:
+            raise
+        except Exception as error:  # noqa: BLE001  what was measured already, and the other parts, are worth their minutes
+            traceback.print_exc()
+            self._failures.append(f"{what}: {error!r}")
+            return None
 
     def _peers(self, native: Native) -> tuple[Session, ...]:
         peers = [peer for peer in PEERS if not self._is_missing(peer)]
         groups = [peers[start : start + _PEERS_A_SESSION] for start in range(0, len(peers), _PEERS_A_SESSION)]
-        at_last = partial(self._count_connections, native.connects)
-        return tuple(side_by_side.measure((Vethd, *group), self._sizes, self._say, at_last) for group in groups)
+        sessions = []
+        for group in groups:
+            measure = partial(side_by_side.measure, (Vethd, *group), self._sizes, self._say)
+            at_last = partial(self._count_beside_chains, native.connects)
+            sessions.append(self._attempt(", ".join(peer.title for peer in group), partial(measure, at_last)))
+        return tuple(session for session in sessions if session is not None)
 
-    def _count_connections(self, program: Path | None, grounds: Sequence[Apart[Contender]]) -> None:
+    def _count_connections(self, program: Path | None) -> None:
+        if program is not None:
+            self._connections.append(connections.with_many_against_one(self._sizes, program, self._say))
+
+    def _count_beside_chains(self, program: Path | None, grounds: Sequence[Apart[Contender]]) -> None:
         ours, *others = grounds
         chained = [each for each in others if isinstance(each.ground.contender, Cni)]
         # With few namespaces there are few chains.

@@ -20,7 +20,8 @@ class Verdict:
 
 
 def verdicts(results: Results, goals: Sequence[Goal]) -> list[Verdict]:
-    return [*_ratios(goals), _first_packets(results), *_bursts(results)]
+    broken = [Verdict(f"every part comes to its end: {failure}", holds=False) for failure in results.failures]
+    return [*broken, *_ratios(goals), _first_packets(results), *_bursts(results)]
 
 
 def _ratios(goals: Sequence[Goal]) -> Iterator[Verdict]:

@@ -37,9 +37,13 @@ def running(*command: str, env: Mapping[str, str] | None = None) -> Iterator[int
             process.kill()
 
 
-def asleep(*prefix: str) -> contextlib.AbstractContextManager[int]:
-    """A program that does nothing in a new network namespace, as `unshare -n` makes it."""
-    return running(*prefix, "unshare", "--net", "sleep", "1000")
+@contextlib.contextmanager
+def asleep(*options: str) -> Iterator[int]:
+    """A program that does nothing, and is in a new network namespace by now: ``options`` are unshare's."""
+    host = os.stat("/proc/thread-self/ns/net").st_ino
+    with running("unshare", "--net", *options, "sleep", "1000") as pid:
+        eventually(lambda: os.stat(inside(pid)).st_ino != host, SOON, "it is in a namespace of its own")
+        yield pid
 
 
 def inside(pid: int) -> Path:
@@ -94,12 +98,23 @@ class Traces:
         ]
 
     def eventually_gone(self, timeout: float = SOON) -> None:
-        eventually(lambda: not self.left(), timeout, f"nothing is left of them: {self.left()}")
+        left: list[object] = []
+
+        def is_gone() -> bool:
+            left[:] = self.left()
+            return not left
+
+        try:
+            eventually(is_gone, timeout, "nothing is left")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {left[:20]}") from None
 
     def _count_files(self) -> int:
         return len(os.listdir(f"/proc/{self._agent.pid}/fd"))
 
 
 def _set_elements() -> set[str]:
+    """All but those that go by themselves after a while."""
     sets = [item[kind] for item in observe.nft_json() for kind in ("set", "map") if kind in item]
-    return {f"{found['name']}: {element}" for found in sets for element in found.get("elem", [])}
+    elements = (f"{found['name']}: {element}" for found in sets for element in found.get("elem", []))
+    return {element for element in elements if "'expires'" not in element}

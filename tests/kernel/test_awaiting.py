@@ -11,7 +11,7 @@ import pytest
 from agent.demo.isolation import inside
 from agent.demo.private_host import PrivateHost
 from agent.errors import KernelError
-from agent.kernel.awaiting import await_carrier, await_local_address
+from agent.kernel.awaiting import NotYet, await_carrier, await_local_address
 from agent.kernel.netlink import Netlink
 from agent.kernel.reading import read_link
 from agent.model import Link
@@ -99,13 +99,12 @@ def test_between_question_and_subscription_nothing_is_missed(netlink: Netlink) -
     assert await_carrier(ask(netlink), open_socket).carrier
 
 
-def test_no_carrier_within_a_second_is_an_error(netlink: Netlink) -> None:
+def test_nobody_waits_long_for_a_carrier(netlink: Netlink) -> None:
     sh("ip link set near up")
     begin = time.monotonic()
-    with pytest.raises(KernelError, match=r"wait for a carrier: the kernel said ETIMEDOUT") as caught:
+    with pytest.raises(NotYet, match=r"wait for a carrier: the kernel said ETIMEDOUT \(it is not done yet\)"):
         await_carrier(ask(netlink), Netlink)
-    assert caught.value.code == errno.ETIMEDOUT
-    assert 0.9 < time.monotonic() - begin < 2
+    assert 0.2 < time.monotonic() - begin < 1
 
 
 def test_a_device_that_is_down_is_an_error_at_once(netlink: Netlink) -> None:

@@ -206,7 +206,7 @@ def test_the_thread_is_back_in_its_namespace_whatever_happens(
             handle.open_socket()
         assert os.path.samestat(here(), home)
         files = len(os.listdir("/proc/self/fd"))
-        with pytest.raises(KernelError, match="enter .*/web: the kernel said EMFILE"):
+        with pytest.raises(KernelError, match=r"enter .*/web: the kernel said EMFILE"):
             namespaces.open(str(NETNS / "web"))
         assert len(os.listdir("/proc/self/fd")) == files
     assert os.path.samestat(here(), home)

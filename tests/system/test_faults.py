@@ -1,6 +1,5 @@
 """The kernel says no: whatever it refuses, one namespace waits, says why, and is networked once it may be."""
 
-import itertools
 import re
 import time
 from pathlib import Path
@@ -8,32 +7,25 @@ from typing import Any
 
 import pytest
 
-from agent.demo.isolation import add_named, delete_named, prepare_netns_dir
 from agent.demo.private_host import PrivateHost
 from tests.conftest import StartAgent
-from tests.harness import netns, observe
+from tests.harness import netns, observe, unnamed
 from tests.harness.expect import assert_works, eventually_works, host_end
 from tests.harness.refusals import Refusals
-from tests.harness.remains import MOST_THREADS, held, remains
+from tests.harness.remains import remains
 from tests.harness.running import Agent, Tables
-from tests.harness.streams import Stream
 from tests.harness.waiting import eventually
+from tests.soak.stage import Stage
+from tests.soak.sweep import sweep
 
-# A reply that never comes, and system calls that fail, are here besides what the kernel answers.
-CODES = (
-    "ENOBUFS", "EBUSY", "ENOMEM", "EEXIST", "ENODEV", "EPERM", "EINTR", "send-ENOBUFS", "receive-ENOBUFS", "SILENCE",
-)  # fmt: skip
-TIMES = 2
 # As many calls as that are made for a namespace, at the least, from its appearance until it is forgotten.
 FEWEST_CALLS = 25
-MOST_CALLS = 90
-KINDS: dict[str, Tables] = {"a port": {}, "routed": {"network.default": {"bridge_ports": 1}}}
 # The names of its devices tell its requests from all others.
 ONE_OF_TWO: Tables = {
     "network.default": {},
     "network.other": {"subnet": "10.99.0.0/24", "subnet6": "", "bridge": "vethd1", "interface": "bad0"},
+    "rule": [unnamed.rule("other", name="bad*")],
 }
-RULE = '\n[[rule]]\nmatch = { name = "bad*" }\nnetwork = "other"\n'
 
 
 @pytest.fixture
@@ -43,50 +35,21 @@ def refusals(tmp_path: Path) -> Refusals:
 
 @pytest.fixture
 def two_networks(start_agent: StartAgent, refusals: Refusals) -> Agent:
-    agent = start_agent(ONE_OF_TWO, start=False)
-    agent.config.write_text(agent.config.read_text() + RULE)
-    return agent.start(env=refusals.environment)
+    return start_agent(ONE_OF_TWO, start=False).start(env=refusals.environment)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shift", [0, 5])
-def test_each_call_fails_in_turn(
-    private_host: PrivateHost, start_agent: StartAgent, refusals: Refusals, kind: str, shift: int
-) -> None:
-    """The n-th call and the next fail, with the one error or the other; a namespace comes, and goes."""
-    agent = start_agent(KINDS[kind], start=False).start(env=refusals.environment)
-    prepare_netns_dir()
-    add_named("stable")
-    agent.wait_ready("stable")
-    before = held(agent.pid)
-    with Stream(private_host, "stable") as stream:
-        stream.await_beats(10)
-        for number in itertools.count():
-            assert number < MOST_CALLS, "it never came to an end"
-            code = CODES[(number + shift) % len(CODES)]
-            refusals.begin(code, skip=number, count=TIMES)
-            _live_and_die(agent, f"n{number}", f"{code} at call {number}")
-            if not refusals.struck():
-                break
-        refusals.end()
-        stream.await_beats(10)
-        assert stream.lost() == 0, "not one packet of another was lost"
-    assert number >= FEWEST_CALLS
-    eventually(lambda: not remains(agent), 5, "nothing is left")
-    eventually(lambda: held(agent.pid).files <= before.files, 5, "no file is left open")
-    assert held(agent.pid).threads <= MOST_THREADS
-    assert not agent.ask("/v1/status")[1]["problems"]
-    assert not [line for line in agent.lines if "mistake" in line]
-
-
-def _live_and_die(agent: Agent, name: str, what: str) -> None:
-    add_named(name)
-    eventually(lambda: agent.namespaces().get(name, {}).get("state") == "ready", 8, f"{name} is ready: {what}")
-    assert_works(name)
-    delete_named(name)
-    eventually(lambda: set(agent.namespaces()) == {"stable"} and len(observe.host_ends()) == 1, 8, f"gone: {what}")
-    eventually(lambda: not remains(agent), 8, f"nothing is left: {what}")
+def test_each_call_fails_in_turn(tmp_path: Path, refusals: Refusals, shift: int) -> None:
+    """Of a port of the bridge, by what is left to others of the codes; `make soak` has all of both kinds."""
+    with Stage(tmp_path, shift, refusals.environment) as stage:
+        calls, wrongs = sweep(stage, refusals, shift)
+        assert wrongs == []
+        assert calls >= FEWEST_CALLS
+        assert stage.wrongs() == []
+        assert stage.leaks() == []
+        assert stage.lost() == 0, "not one packet of another was lost"
+        assert not [line for line in stage.agent.lines if "mistake" in line]
 
 
 def test_one_that_fails_delays_no_other_and_says_why(two_networks: Agent, refusals: Refusals) -> None:
@@ -115,8 +78,8 @@ def test_one_that_fails_delays_no_other_and_says_why(two_networks: Agent, refusa
 def test_a_device_half_way_does_not_outrun_the_retries(two_networks: Agent, refusals: Refusals) -> None:
     """The pair is made again and again, and what is heard of it is no reason to be faster."""
     agent = two_networks
-    # The bytes of its address, and of no other message.
-    refusals.begin("ENOBUFS", holds="\x0a\x63\x00")
+    # Its address where one is added: attribute IFA_LOCAL of 8 bytes. The pair is there by then.
+    refusals.begin("ENOBUFS", holds="\x08\x00\x02\x00\x0a\x63\x00")
     netns.add_netns("bad")
     eventually(lambda: _of(agent, "bad", "failed"), 3, "it has failed")
     assert "bad0" in observe.links("bad")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
@@ -22,7 +22,9 @@ from tests.harness.running import Agent
 from tests.harness.unnamed import ANY_PROCESS, asleep, eventually_is, found, inside, rule
 from tests.harness.waiting import eventually
 
-SOON = 2.0
+# Some milliseconds at most, on a machine that has nothing else to do; the kernel takes namespaces down one after
+# the other, those of all tests at that.
+SOON = 5.0
 LO_ALONE = {"lo"}
 
 
@@ -68,7 +70,7 @@ def test_unshare_is_networked_and_forgotten_with_its_last_process(agent: Agent) 
         assert record["source"] == "process"
         assert record["rule"] == 'rule 1: match source = "process": network default'
         assert_works(inside(pid))
-    traces.eventually_gone(SOON)
+    traces.eventually_gone()
     assert run_nothing_but(agent, "networked", "removed")
 
 
@@ -103,7 +105,12 @@ def connectors_of(agent: Agent) -> int:
     connector = "11"
     lines = (line.split() for line in Path("/proc/1/net/netlink").read_text().splitlines()[1:])
     there = {f"socket:[{fields[9]}]" for fields in lines if fields[1] == connector}
-    return sum(os.readlink(file) in there for file in Path(f"/proc/{agent.pid}/fd").iterdir())
+    files: list[str] = []
+    for file in Path(f"/proc/{agent.pid}/fd").iterdir():
+        # It serves requests meanwhile.
+        with suppress(FileNotFoundError):
+            files.append(os.readlink(file))
+    return sum(file in there for file in files)
 
 
 def test_without_a_rule_nothing_is_even_watched(start_agent: StartAgent) -> None:
@@ -136,12 +143,12 @@ def test_rules_are_exchanged_while_programs_run(start_agent: StartAgent) -> None
         assert_works(inside(second))
         assert set(observe.links(inside(first))) == LO_ALONE
         assert len(observe.host_ends()) == 1
-    traces.eventually_gone(SOON)
+    traces.eventually_gone()
 
 
 def test_root_of_another_user_namespace_is_let_in_by_its_own_rule_alone(start_agent: StartAgent) -> None:
     agent = start_agent({"rule": [ANY_PROCESS]})
-    with unnamed.running("unshare", "--user", "--map-root-user", "--net", "sleep", "1000") as pid:
+    with asleep("--user", "--map-root-user") as pid:
         record = eventually_is(agent, pid, "left")
         assert record["rule"] == 'another user namespace owns it: only a rule with userns = "any" would network it'
         assert set(observe.links(inside(pid))) == LO_ALONE
@@ -223,6 +230,21 @@ def test_another_program_in_it_is_no_repair(agent: Agent) -> None:
     assert agent.events("repaired") == []
 
 
+def test_another_program_in_it_keeps_the_network(start_agent: StartAgent) -> None:
+    """Also where the rule names the program that was there first."""
+    agent = start_agent({"rule": [rule(command="sh -c read *")]})
+    command = ["unshare", "--net", "sh", "-c", "read line; exec sleep 1000"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as process:
+        eventually_is(agent, process.pid, "ready")
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        eventually(lambda: found(agent, process.pid)["command"] == "sleep 1000", SOON, "it is another program")
+        assert_works(inside(process.pid))
+        agent.reload({"rule": [rule(command="sh -c write *")]})
+        eventually_is(agent, process.pid, "left")
+        process.kill()
+
+
 @pytest.mark.parametrize("way", ["bind mount", "open file"])
 def test_it_stays_networked_until_nothing_holds_it(agent: Agent, way: str) -> None:
     traces = unnamed.Traces(agent)
@@ -240,7 +262,7 @@ def test_it_stays_networked_until_nothing_holds_it(agent: Agent, way: str) -> No
             eventually(lambda: found(agent, guest)["reason"] == reason, SOON, "without process again")
             assert_works(path)
             assert agent.events("removed") == []
-        traces.eventually_gone(SOON)
+        traces.eventually_gone()
     assert run_nothing_but(agent, "networked", "removed")
 
 
@@ -292,7 +314,7 @@ def test_two_hundred_short_lived_ones_leave_nothing_and_delay_nobody(agent: Agen
     sys.stdout.write(f"{len(agent.events('networked'))} networked; others: {told}, longest {max(crowded):.3f} s\n")
     # A packet that is lost is sent again after a second: nobody waits as long as that.
     assert max(crowded) < 0.9
-    assert len(agent.events("networked")) > 50, "on a busy machine some are over before anybody could look"
+    assert len(agent.events("networked")) > 20, "on a busy machine some are over before anybody could look"
     assert run_nothing_but(agent, "networked", "removed")
 
 

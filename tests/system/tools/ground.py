@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from agent.demo import internet, uplink
-from agent.demo.isolation import refuse_initial_namespace
+from agent.demo.isolation import mount, refuse_initial_namespace
 from tests.harness.cgroups import command_in, own_cgroups
 
-ROOTFS = Path("/run/rootfs")
+ROOTFS, HOME = Path("/run/rootfs"), Path("/run/home")
 # Waits for a network, and says how the internet sees it: by the host's address, when all is well.
 ONLINE = f"until ip route | grep -q ^default; do sleep 0.05; done; nc {uplink.BEYOND4} {internet.WHOAMI_PORT}"
 HOST = uplink.HOST4
@@ -38,6 +38,10 @@ def ground() -> Iterator[None]:
             stack.enter_context(own_cgroups())
         except OSError as error:
             pytest.skip(f"control groups cannot be had here: {error}")
+        # Podman's locks are there, by a name that all of them use.
+        mount("vethd-host", "/dev/shm", "tmpfs", data="mode=1777")
+        HOME.mkdir(mode=0o777)
+        HOME.chmod(0o777)
         _make_rootfs()
         yield
 
@@ -56,7 +60,7 @@ def started(
 ) -> Iterator[subprocess.Popen[str]]:
     """Have a tool run for the length of the block."""
     refuse_initial_namespace()
-    environment = {**os.environ, "PATH": ":".join(_PLACES), "TMPDIR": "/run", **(env or {})}
+    environment = {**os.environ, "PATH": ":".join(_PLACES), "HOME": str(HOME), "TMPDIR": "/run", **(env or {})}
     with subprocess.Popen(
         command_in(group, command),
         stdin=subprocess.DEVNULL,

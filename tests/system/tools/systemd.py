@@ -22,7 +22,7 @@ for node in null zero full random urandom tty; do
 done
 mkdir /run/dev/pts /run/dev/shm
 mount --move /run/dev /dev
-exec env -i container=test PATH="$PATH" SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 \
+exec env -i container=test PATH="$PATH" \
     /lib/systemd/systemd --system --unit={target} --log-target=console --show-status=no
 """
 

@@ -1,0 +1,95 @@
+"""What namespaces leave behind that went while no agent was there: entries that no device takes along.
+
+Only addresses of our subnets that nobody holds are concerned, and of neighbour entries those
+with a MAC of ours.
+"""
+
+import errno
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+from agent.core.identity import netns_mac
+from agent.errors import KernelError
+from agent.kernel import conntrack, decode, routing
+from agent.kernel.netlink import Netlink
+from agent.kernel.openings import forget_openings, read_openings
+from agent.kernel.rtnetlink import NDA_DST, NDMSG
+from agent.kernel.wire import Request, attributes
+from agent.model import Bridge, Network
+
+IsHeld = Callable[[bytes], bool]
+"""Tells whether a namespace holds an address; may be called from any thread."""
+
+_IPV4_BYTES: Final = 4
+_FIRST_LEASED: Final = 2
+
+
+def sweep_bridges(netlink: Netlink, networks: Sequence[Network], bridges: Mapping[str, Bridge], is_held: IsHeld) -> int:
+    """Delete neighbour and proxy entries; return how many. Raises KernelError."""
+    requests = [
+        request
+        for network in networks
+        if network.name in bridges
+        for request in _stale(netlink, network, bridges[network.name].index, is_held)
+    ]
+    for request, answer in zip(requests, netlink.exchange(requests), strict=True):
+        if answer.code not in {0, errno.ENOENT}:
+            raise KernelError(request.what, answer.code, answer.detail)
+    return len(requests)
+
+
+def sweep_connections(netfilter: Netlink, networks: Sequence[Network], is_held: IsHeld) -> int:
+    """Delete conntrack's entries, and counts of connections; return how many. Raises KernelError.
+
+    ``netfilter`` is one of the sockets by which the agent changes its sets: another's doing would be undone.
+    """
+
+    def is_doomed(address: bytes) -> bool:
+        return any(_index(network, address) is not None for network in networks) and not is_held(address)
+
+    counted = [address for address in read_openings(netfilter) if is_doomed(address)]
+    forget_openings(netfilter, counted)
+    return len(counted) + conntrack.forget_if(is_doomed, [_common_bytes(subnet) for subnet in _subnets(networks)])
+
+
+def _stale(netlink: Netlink, network: Network, bridge: int, is_held: IsHeld) -> list[Request]:
+    told = (decode.neighbour(payload) for payload in netlink.dump(routing.dump_neighbours(bridge)))
+    doomed = [
+        routing.delete_neighbour(bridge, each.address)
+        for each in told
+        if each is not None and _is_free(network, each.address, is_held) and each.mac == _mac(network, each.address)
+    ]
+    proxied = (
+        bytes(attributes(payload, NDMSG.size).get(NDA_DST, b""))
+        for payload in netlink.dump(routing.dump_neighbours(bridge, proxies=True))
+    )
+    return doomed + [
+        routing.delete_proxy(bridge, address) for address in proxied if _is_free(network, address, is_held)
+    ]
+
+
+def _is_free(network: Network, address: bytes, is_held: IsHeld) -> bool:
+    return _index(network, address) is not None and not is_held(address)
+
+
+def _mac(network: Network, address: bytes) -> bytes:
+    return netns_mac(network.subnet.network_address + (_index(network, address) or 0))
+
+
+def _index(network: Network, address: bytes) -> int | None:
+    """Return which of a network's addresses this is, None for one that is never leased."""
+    subnet = network.subnet if len(address) == _IPV4_BYTES else network.subnet6
+    if subnet is None or not address:
+        return None
+    index = int.from_bytes(address) - int(subnet.network_address)
+    return index if _FIRST_LEASED <= index < _FIRST_LEASED + network.capacity else None
+
+
+def _subnets(networks: Sequence[Network]) -> list[IPv4Network | IPv6Network]:
+    return [subnet for network in networks for subnet in (network.subnet, network.subnet6) if subnet is not None]
+
+
+def _common_bytes(subnet: IPv4Network | IPv6Network) -> bytes:
+    """Return the bytes with which all addresses of a subnet begin."""
+    return subnet.network_address.packed[: subnet.prefixlen // 8]
