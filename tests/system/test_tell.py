@@ -112,7 +112,7 @@ def test_explain(web: Agent) -> None:
     assert "discovery.directories" in shown.stdout
     netns.del_netns("web")
     eventually(lambda: not web.namespaces(), 2, "web is gone")
-    assert "removed" in web.cli("explain", "web").stdout, "it is remembered for a while"
+    eventually(lambda: "removed" in web.cli("explain", "web").stdout, 2, "it is remembered for a while")
     assert web.cli("explain", "never-seen").returncode == 1
 
 
