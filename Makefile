@@ -41,7 +41,7 @@ if dpkg-query --show --showformat='$${Status}\n' $(1) 2>&1 | grep -qv 'ok instal
 fi
 endef
 
-.PHONY: help setup packages test-packages run test style types demo bench install uninstall clean
+.PHONY: help setup packages test-packages run test style types demo bench soak install uninstall clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -86,6 +86,9 @@ bench: setup ## Measure it beside the kernel's own work, a shell script, CNI and
 	@$(call install_missing,$(DEBIAN_BENCH))
 	@$(call install_unstarted,prometheus-node-exporter,prometheus-node-exporter)
 	$(BIN)/python -m tests.bench
+
+soak: setup ## Have it live, die, be refused and interfered with for half an hour; nothing may be lost
+	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 install: packages ## Install the service: /opt/vethd, /etc/vethd/vethd.toml (kept if there), the systemd unit
 	$(SERVICE_PYTHON) -m venv --clear $(PREFIX)/venv

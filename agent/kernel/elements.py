@@ -9,6 +9,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h, NFTA_SET_ELEM_*.
 import errno
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from agent.errors import KernelError
@@ -26,6 +27,8 @@ HEADER_BYTES: Final = 4
 _NEW: Final = (10 << 8) | 12
 _GET: Final = (10 << 8) | 13
 _DELETE: Final = (10 << 8) | 14
+_DESTROY: Final = (10 << 8) | 30
+_UNKNOWN_REQUEST: Final = {errno.EINVAL, errno.EOPNOTSUPP}
 _HEADERS: Final = {"inet": struct.pack("=BBH", 1, 0, 0), "bridge": struct.pack("=BBH", 7, 0, 0)}
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENT = 1, 2, 1
 
@@ -45,14 +48,32 @@ def list_elements(family: Family, set_name: str) -> Request:
     return Request(_GET, 0, _set(family, set_name), f"read the set {set_name} of our nftables table")
 
 
+@dataclass(slots=True)
+class _Kernel:
+    """What has been found out of the kernel: whether it has NFT_MSG_DESTROYSETELEM, as since Linux 6.3."""
+
+    destroys: bool = True
+
+
+_kernel: Final = _Kernel()
+
+
 def delete_all(netlink: Netlink, deletions: Sequence[Request]) -> None:
-    """Do deletions; elements that are not there are no error. Raises KernelError."""
+    """Do deletions; elements that are not there are no error. Raises KernelError.
+
+    A deletion of what is missing fails its transaction, and taking that back makes the kernel wait for
+    an RCU grace period, some 15 ms; where it can be told not to mind, it is.
+    """
+    kind = _DESTROY if _kernel.destroys else _DELETE
     try:
-        netlink.transact(deletions)
+        netlink.transact([deletion._replace(kind=kind) for deletion in deletions])
     except KernelError as error:
-        if error.code != errno.ENOENT:
+        if error.code in _UNKNOWN_REQUEST and _kernel.destroys:
+            _kernel.destroys = False
+            delete_all(netlink, deletions)
+        elif error.code != errno.ENOENT:
             raise
-        if len(deletions) > 1:
+        elif len(deletions) > 1:
             # One that is missing failed the transaction it was in.
             for deletion in deletions:
                 delete_all(netlink, [deletion])

@@ -49,10 +49,8 @@ class Members:
     def expel(self, members: Sequence[Member]) -> None:
         """Take members out; those that are not there are no error. Raises KernelError."""
         for member in members:
-            delete_all(self._netlink, [_deletion(element) for element in _elements(member)])
-            for element in _paces(member[1]):
-                # Mostly there is none.
-                delete_all(self._netlink, [_deletion(element)])
+            elements = (*_elements(member), *_paces(member[1]))
+            delete_all(self._netlink, [_deletion(element) for element in elements])
 
 
 def bridge_mac_of(lease: Lease) -> bytes:

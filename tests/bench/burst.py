@@ -33,12 +33,15 @@ def _burst(ground: Ground[Vethd], count: int, say: Say) -> Burst:
         made = time.perf_counter() - begin
         for name in names:
             with Eyes(name) as eyes:
-                eyes.await_usable()
+                ground.contender.network(name, 0, eyes)
         networked = time.perf_counter() - begin
         mistakes = _mistakes(ground, names)
+        begin = time.perf_counter()
         gone = ground.delete_and_wait(ground.names)
+        ground.contender.await_only(0)
+        forgotten = time.perf_counter() - begin
     await_cleanup()
-    return Burst(count, made, networked, gone, tuple(asked), tuple(mistakes))
+    return Burst(count, made, networked, gone, forgotten, tuple(asked), tuple(mistakes))
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from agent.demo.private_host import PrivateHost
 from tests.bench.eyes import Eyes, NotUsable
 from tests.harness.expect import GATEWAY4
 from tests.harness.running import Agent, Tables
+from tests.harness.waiting import eventually
 
 _FORGOTTEN_TIMEOUT = 60.0
+_ALL_FORGOTTEN_TIMEOUT = 180.0
 
 
 class Contender(ABC):
@@ -63,6 +65,13 @@ class Vethd(Contender):
     def await_forgotten(self, netns: str) -> None:
         """The agent says so when set elements, neighbours and connections are gone and the lease is free."""
         self.agent.wait_event("removed", timeout=_FORGOTTEN_TIMEOUT, name=netns)
+
+    def await_only(self, count: int) -> None:
+        """Until the agent has forgotten all but so many namespaces."""
+        eventually(lambda: self._leases() == count, _ALL_FORGOTTEN_TIMEOUT, f"all but {count} are forgotten")
+
+    def _leases(self) -> int:
+        return int(self.agent.ask("/v1/status")[1]["networks"][0]["leases"])
 
 
 class OnTheEdge(Vethd):

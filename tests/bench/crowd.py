@@ -29,6 +29,7 @@ def resident(ground: Ground[Vethd]) -> int:
 def rest(ground: Ground[Vethd], sizes: Sizes) -> Crowd:
     """With all that are there."""
     pid = ground.contender.agent.pid
+    ground.contender.await_only(len(ground.names))
     await_cleanup()
     # Nothing tells that all is done which the work before has left to do.
     time.sleep(_CALM_SECONDS)
@@ -45,6 +46,7 @@ def starts(ground: Ground[Vethd], times: int) -> Start:
     agent = ground.contender.agent
     adopted, first = [], []
     for _ in range(times):
+        ground.contender.await_only(len(ground.names))
         agent.stop()
         await_cleanup()
         mark, begin = agent.mark(), time.perf_counter()

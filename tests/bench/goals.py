@@ -139,7 +139,7 @@ def _bursts(results: Results) -> Iterator[Goal]:
     count = bursts[0].count
     rate = median(burst.count / burst.networked for burst in bursts)
     made = median(burst.made for burst in bursts)
-    removed = median(burst.count / burst.gone for burst in bursts)
+    gone, forgotten = median(burst.gone for burst in bursts), median(burst.forgotten for burst in bursts)
     asked = [each for burst in bursts for each in burst.asked]
     yield Goal(
         f"{count:,} made in one go, until all are usable",
@@ -158,7 +158,8 @@ def _bursts(results: Results) -> Iterator[Goal]:
         50,
         "ms",
     )
-    yield Goal(f"{count:,} removed in one go, until all host ends are gone", f"{removed:.0f} a second", removed)
+    told = f"{gone:.2f} s; all else forgotten after {forgotten:.2f} s"
+    yield Goal(f"{count:,} removed in one go, until all host ends are gone", told, gone)
 
 
 def _removal(results: Results) -> Iterator[Goal]:

@@ -115,13 +115,15 @@ class Burst:
     """Many at once, from the making of the first.
 
     `made`: the last was there; `networked`: the last was usable; `gone`: from the first deletion until
-    no host end was left; `asked`: how long each answer of the agent took meanwhile.
+    no host end was left; `forgotten`: until nothing else was; `asked`: how long each answer of the agent
+    took meanwhile.
     """
 
     count: int
     made: float
     networked: float
     gone: float
+    forgotten: float
     asked: tuple[float, ...]
     mistakes: tuple[str, ...]
 

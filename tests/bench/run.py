@@ -66,7 +66,7 @@ class Run:
             raise
         except Exception as error:  # noqa: BLE001  what was measured already, and the other parts, are worth their minutes
             traceback.print_exc()
-            self._failures.append(f"{what}: {error!r}")
+            self._failures.append(f"{what}: {error!r:.200}")
             return None
 
     def _peers(self, native: Native) -> tuple[Session, ...]:

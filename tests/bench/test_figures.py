@@ -28,7 +28,7 @@ def results(ours: float = 0.002, theirs: float = 0.040, floor: float = 0.001, co
     )
     session = (measured(Vethd.title, 10, ours), measured(Cni.title, 10, theirs))
     streams = (Pair("from here to there", (9e9, 9e9), (1e10, 1e10)),)
-    burst = Burst(10, 0.1, 0.2, 0.1, (0.001,), ())
+    burst = Burst(10, 0.1, 0.2, 0.1, 0.1, (0.001,), ())
     return Results((session,), Growth(levels, None, None), (burst,), streams, (), None, (), ())
 
 
@@ -62,7 +62,7 @@ def test_lower_is_better_for_times_and_higher_for_rates() -> None:
         (results(theirs=0.009), 1),
         (results(floor=0.0002), 2),
         (results(connects=Connects(1.01, 1.01)), 1),
-        (replace(results(), bursts=(Burst(10, 0.1, 0.2, 0.1, (9.0,), ("n1 has 2 devices",)),)), 1),
+        (replace(results(), bursts=(Burst(10, 0.1, 0.2, 0.1, 0.1, (9.0,), ("n1 has 2 devices",)),)), 1),
         (replace(results(), throughput=(Pair("", (4e9,), (1e10,)),)), 1),
         (replace(results(), failures=("bursts: TimeoutError()",)), 1),
     ],

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from agent.core.identity import host_end_name
 from agent.demo import probe
 from agent.errors import HostError, KernelError
+from agent.kernel import elements
 from agent.kernel.members import Member, Members
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.model import Cookie, Network, Port
@@ -236,3 +238,36 @@ def test_isolated_namespaces_reach_the_host_and_not_each_other(private_host: obj
             assert not reachable("web", DB_IP, 80)
         assert probe.icmp_echo("web", GATEWAY4) < 0.5
         assert probe.icmp_echo("db", GATEWAY6) < 0.5
+
+
+def test_what_is_missing_costs_no_more_than_what_is_there(ground: Ground) -> None:
+    """An aborted transaction waits for RCU, 15 ms: removals of what is not there must not fail."""
+    netlink = Netlink(NETLINK_NETFILTER)
+    with contextlib.closing(netlink):
+        keys = [address.to_bytes(4) for address in range(0x0A000000, 0x0A000040)]
+        for key in keys:
+            netlink.transact([elements.add_element("inet", "plain4", key)])
+        there = timed(netlink, keys)
+        missing = timed(netlink, keys)
+    assert elements._kernel.destroys, "since Linux 6.3"
+    assert missing < 10 * there
+
+
+def timed(netlink: Netlink, keys: list[bytes]) -> float:
+    started = time.monotonic()
+    for key in keys:
+        elements.delete_all(netlink, [elements.delete_element("inet", "plain4", key)])
+    return time.monotonic() - started
+
+
+def test_a_kernel_that_cannot_destroy_is_asked_to_delete(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elements, "_DESTROY", (10 << 8) | 99)
+    monkeypatch.setattr(elements, "_kernel", elements._Kernel())
+    with contextlib.closing(Netlink(NETLINK_NETFILTER)) as netlink:
+        key = b"\x0a\0\0\1"
+        netlink.transact([elements.add_element("inet", "plain4", key)])
+        for _ in range(2):
+            elements.delete_all(netlink, [elements.delete_element("inet", "plain4", key)])
+    assert not elements._kernel.destroys
+    sets = [item["set"] for item in observe.nft_json() if "set" in item]
+    assert [each.get("elem") for each in sets if each["name"] == "plain4"] == [None]
