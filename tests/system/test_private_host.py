@@ -13,12 +13,14 @@ import pytest
 
 from agent.demo import internet, private_host, probe, uplink
 from agent.demo.isolation import (
+    CLONE_NEWNET,
     PrivateHostError,
     add_named,
     delete_named,
     in_initial_namespace,
     inside,
     refuse_initial_namespace,
+    unshare,
 )
 from agent.demo.private_host import PrivateHost
 from tests.harness import machine, netns, observe
@@ -211,10 +213,8 @@ def test_changes_are_refused_on_the_machine_itself() -> None:
 
 
 def test_refuses_when_unshare_changed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    unshare = private_host.unshare
     # The way back takes one that works, when other threads of this process are alive.
-    fake = lambda flags: None if flags & private_host.CLONE_NEWNET else unshare(flags)  # noqa: E731
-    monkeypatch.setattr(private_host, "unshare", fake)
+    monkeypatch.setattr(private_host, "unshare", lambda flags: None if flags & CLONE_NEWNET else unshare(flags))
     with pytest.raises(PrivateHostError, match="own network namespace"), PrivateHost():
         pytest.fail("the block was entered")
     assert in_initial_namespace()
