@@ -12,6 +12,11 @@ DEBIAN       := python3-venv libnftables1 nftables iproute2 conntrack iputils-pi
 DEBIAN_TEST  := prometheus prometheus-node-exporter chromium chromium-driver
 DEBIAN_BENCH := containernetworking-plugins netavark iperf3 gcc libc6-dev
 
+# Every package with the hash of each of its files: no other file is installed, whoever serves it.
+INSTALL := pip install --quiet --require-hashes --requirement
+INSTALL_OURS := pip install --quiet --no-index --no-deps --no-build-isolation
+TOOLS := $(VENV)/tools
+
 PREFIX := /opt/vethd
 # The unit hides /home and /root, so the service must not run a Python that lives there.
 SERVICE_PYTHON := $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
@@ -41,7 +46,14 @@ if dpkg-query --show --showformat='$${Status}\n' $(1) 2>&1 | grep -qv 'ok instal
 fi
 endef
 
-.PHONY: help setup packages test-packages run test style types demo bench soak install uninstall clean
+define pin
+$(TOOLS)/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --annotation-style line \
+    --no-header --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+    $(UPGRADE) --output-file $(1) $(2)
+sed -i '1i # `make lock` writes this.' $(1)
+endef
+
+.PHONY: help setup packages test-packages run test style types demo bench soak audit lock install uninstall clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,12 +63,11 @@ setup: packages $(VENV)/ready ## Install what is missing: Debian packages and .v
 packages:
 	@$(call install_missing,$(DEBIAN))
 
-$(VENV)/ready: pyproject.toml constraints.txt | packages
+$(VENV)/ready: pyproject.toml requirements/dev.txt | packages
 	[[ -x $(BIN)/pip ]] || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/$(INSTALL) requirements/dev.txt
 	@# "compat" puts this folder on the path by a line of text; the default runs an import hook at each start (20 ms).
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation \
-	    --config-settings editable_mode=compat --editable '.[dev]'
+	$(BIN)/$(INSTALL_OURS) --config-settings editable_mode=compat --editable .
 	@touch $@
 
 run: setup ## Run the agent on this host, in the foreground, with config/vethd.toml
@@ -90,12 +101,25 @@ bench: setup ## Measure it beside the kernel's own work, a shell script, CNI and
 soak: setup ## Have it live, die, be refused and interfered with for half an hour; nothing may be lost
 	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
+$(TOOLS)/ready: requirements/tools.txt | packages
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/$(INSTALL) requirements/tools.txt
+	@touch $@
+
+audit: $(TOOLS)/ready ## Ask which of the pinned packages have known vulnerabilities
+	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip $(foreach file,$(wildcard requirements/*.txt),--requirement $(file))
+
+lock: $(TOOLS)/ready ## Pin what pyproject.toml asks for, with hashes; newer releases with UPGRADE=--upgrade
+	$(call pin,requirements/service.txt,--all-build-deps pyproject.toml)
+	$(call pin,requirements/dev.txt,--all-build-deps --extra dev --constraint requirements/service.txt pyproject.toml)
+	$(call pin,requirements/tools.txt,requirements/tools.in)
+
 install: packages ## Install the service: /opt/vethd, /etc/vethd/vethd.toml (kept if there), the systemd unit
 	$(SERVICE_PYTHON) -m venv --clear $(PREFIX)/venv
-	$(PREFIX)/venv/bin/pip install --quiet --constraint constraints.txt setuptools
+	$(PREFIX)/venv/bin/$(INSTALL) requirements/service.txt
 	@# What an earlier version has left in build would be installed too.
 	rm -rf build
-	$(PREFIX)/venv/bin/pip install --quiet --constraint constraints.txt --no-build-isolation .
+	$(PREFIX)/venv/bin/$(INSTALL_OURS) .
 	rm -rf build
 	ln -sf $(PREFIX)/venv/bin/vethd /usr/local/bin/vethd
 	install -D -m 0644 config/vethd.service /etc/systemd/system/vethd.service

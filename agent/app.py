@@ -4,11 +4,13 @@ Order matters: watch first, then list, then look, then act. Stopping leaves the 
 """
 
 import asyncio
+import errno
 import gc
+import resource
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -26,6 +28,7 @@ from agent.kernel import faults, sysctl
 from agent.kernel.crew import Crew
 from agent.kernel.namespaces import Namespaces
 from agent.kernel.preflight import claim_host, require_privileges
+from agent.kernel.privileges import give_up_all_but, needed
 from agent.model import Network
 from agent.notify import notify, watchdog_seconds
 from agent.reconciler.bulletin import Bulletin, Notice
@@ -43,7 +46,11 @@ from agent.state.leases import LeaseFile, Memory
 from agent.state.resolvers import SOURCES, Resolvers
 from agent.state.traffic import TrafficFile
 
+_STATE: Final = "state"
 _STATE_SETTLE_SECONDS: Final = 1.0
+_STATE_RETRY_SECONDS: Final = 5.0
+# What a service may open by systemd, and by far more than is needed.
+_FILES: Final = 65_536
 _LAG_SECONDS: Final = 1.0
 # The worker threads are woken by the loop for tiny tasks: a long interval would be their latency.
 _SWITCH_SECONDS: Final = 0.0005
@@ -61,6 +68,8 @@ def run(config: Config, log_format: log.LogFormat) -> int:
     gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
     try:
         require_privileges()
+        _open_more_files()
+        give_up_all_but(needed(config.socket_group is not None, config.metrics_port))
         with claim_host():
             asyncio.run(_App(config).run())
     except ConfigError as error:
@@ -125,7 +134,7 @@ class _App:
             notify("STOPPING=1")
             work.cancel()
             (failure,) = await asyncio.gather(work, return_exceptions=True)
-            self._write_state(self._world.memory(), self._world.ledger.books())
+            self._note_state(self._write_state(self._world.memory(), self._world.ledger.books()))
             if isinstance(failure, Exception):
                 raise failure
         _log.info("stopped", uptime_seconds=round(time.monotonic() - self._started, 3))
@@ -182,6 +191,7 @@ class _App:
             return None
         processes = ProcessSource(self._reconciler.hearing, self._world.roster.is_named)
         self._watches_processes = True
+        self._world.process_remark = lambda: processes.remark
         self._reconciler.rescan = processes.rescan
         self._group.create_task(processes.run(), name="processes")
         return processes
@@ -240,18 +250,45 @@ class _App:
             self._state_changed.set()
 
     async def _keep_state_now_and_then(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._state_changed.wait()
             await asyncio.sleep(_STATE_SETTLE_SECONDS)
             self._state_changed.clear()
-            await asyncio.to_thread(self._write_state, self._world.memory(), self._world.ledger.books())
+            trouble = await asyncio.to_thread(self._write_state, self._world.memory(), self._world.ledger.books())
+            self._note_state(trouble)
+            if trouble:
+                # Nothing may change until there is room again.
+                loop.call_later(_STATE_RETRY_SECONDS, self._state_changed.set)
 
-    def _write_state(self, memory: Memory, books: Books) -> None:
+    def _write_state(self, memory: Memory, books: Books) -> str:
+        """Write both files; return what is in the way, empty when nothing is."""
         try:
             self._lease_file.write(memory)
             self._traffic_file.write(books)
         except OSError as error:
-            _log.warning("state not kept", reason=f"{error.filename}: {error.strerror}")
+            return f"state is not kept: {error.filename or self._world.config.state_dir}: {error.strerror}"
+        return ""
+
+    def _note_state(self, trouble: str) -> None:
+        troubles = self._world.troubles
+        former = troubles.pop(_STATE, "")
+        if trouble:
+            troubles[_STATE] = trouble
+        if trouble and trouble != former:
+            _log.warning("state not kept", reason=trouble)
+        elif former and not trouble:
+            _log.info("state kept again")
+
+
+def _open_more_files() -> None:
+    """Raise the limit of open files as far as it may be: a shell's is low, and each watched process takes one."""
+    # A service's sandbox may forbid it, and has set a limit itself then.
+    with suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _without_missing_ipv6(config: Config) -> Config:
@@ -270,7 +307,12 @@ def _shape(network: Network) -> Network:
 
 
 def _log_mistake(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    _log.error("a mistake of vethd", message=context.get("message"), exc_info=context.get("exception"))
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        # Who connects waits for a second then (asyncio, ACCEPT_RETRY_DELAY).
+        _log.warning("nobody is let in for a moment", reason=f"{error.strerror}: raise the limit (ulimit -n)")
+        return
+    _log.error("a mistake of vethd", message=context.get("message"), exc_info=error)
 
 
 async def _feed_watchdog() -> None:

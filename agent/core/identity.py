@@ -56,7 +56,8 @@ def is_ours(link: Link) -> bool:
     """Tell whether vethd made this device: a veth of our name that bears a mark of ours."""
     if link.kind != "veth" or cookie_of(link.name) is None:
         return False
-    return link.group == LINK_GROUP or link.alias.startswith(ALIAS_PREFIX)
+    # Of group, alias and MAC others may change any, or two at once.
+    return link.group == LINK_GROUP or link.alias.startswith(ALIAS_PREFIX) or leased_address(link.mac) is not None
 
 
 def printable(name: str) -> str:

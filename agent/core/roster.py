@@ -33,8 +33,8 @@ class Incident:
 @dataclass(slots=True)
 class Record:
     """What is known of one name. ``appeared`` is monotonic seconds, ``plumb_seconds`` a duration;
-    ``ready_since`` and ``stirred``, when its last event came, are monotonic too. ``inode`` is that of
-    the namespace in nsfs.
+    ``ready_since``, when it was ready for the first time (-inf: it was found so), and ``stirred``, when
+    its last event came, are monotonic too. ``inode`` is that of the namespace in nsfs.
 
     ``attachment`` is what the last look that went well brought about; ``alias_of`` is the
     path that owns it, None when this one does. ``departed`` says that the process is not there
@@ -68,6 +68,12 @@ class Record:
     def name(self) -> str:
         """The file's name, or what the process is known by."""
         return self.origin.name
+
+    def tell(self, incident: Incident) -> None:
+        """Add to the history; what happened last and happens again takes its own place."""
+        if self.history and (self.history[-1].event, self.history[-1].detail) == (incident.event, incident.detail):
+            self.history.pop()
+        self.history.append(incident)
 
     @property
     def device(self) -> str | None:

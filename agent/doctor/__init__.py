@@ -9,6 +9,8 @@ CHECKS = (
     service.config,
     service.agent,
     service.privileges,
+    service.processes,
+    service.wishes,
     host.mounts,
     firewall.nftables,
     firewall.forward_drop,

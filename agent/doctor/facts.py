@@ -56,6 +56,7 @@ class Facts:
     ``nftables`` of libnftables-json(5). ``sysctls`` holds what of `gather.SYSCTLS` exists. ``configured`` maps the
     path of each file of a network manager to its text. ``listeners`` are the host's own services, ``privileges`` what
     the running agent may, None when no agent runs.
+    ``wish_problems`` says, one line each, which files of netns.d no agent would take; looked at when none runs.
     """
 
     config: Config
@@ -76,6 +77,7 @@ class Facts:
     configured: Mapping[str, str] = field(default_factory=dict)
     listeners: tuple[Listener, ...] = ()
     privileges: Privileges | None = None
+    wish_problems: tuple[str, ...] = ()
 
     def mtu(self, device: str) -> int | None:
         """MTU of a device, None when there is no such device."""

@@ -11,6 +11,7 @@ from nftables import Nftables
 from pyroute2 import IPRoute
 
 from agent.config import Config
+from agent.config.wishes import Wishes, load_wishes, runtime_wishes
 from agent.doctor.facts import Agent, ConfigFile, Destination, Device, Facts, Json
 from agent.doctor.listeners import listeners
 from agent.kernel.privileges import Privileges, read
@@ -65,6 +66,7 @@ def gather(config: Config, config_file: ConfigFile, agent: Agent) -> Facts:
         configured=_manager_files(),
         listeners=listeners(),
         privileges=_privileges(pid) if agent.status else None,
+        wish_problems=() if agent.status else tuple(_wish_problems(config)),
     )
 
 
@@ -95,6 +97,11 @@ def _privileges(pid: str) -> Privileges | None:
         return read(pid)
     except OSError:
         return None
+
+
+def _wish_problems(config: Config) -> Iterable[str]:
+    for directory in (config.wishes, runtime_wishes(config.socket)):
+        yield from load_wishes(directory, config.networks, Wishes()).problems.values()
 
 
 def _same_mount_namespace(pid: str) -> bool:

@@ -6,8 +6,10 @@ from agent.doctor.facts import Facts
 from agent.doctor.finding import Finding
 from agent.kernel.privileges import NAMES as KEPT
 from agent.kernel.privileges import names_of
+from agent.sources.processes import UNFILTERED
 
 WRITABLE_BY_OTHERS = 0o022
+WISH = "wish not taken: "
 
 
 def agent(facts: Facts) -> Iterator[Finding]:
@@ -23,7 +25,8 @@ def agent(facts: Facts) -> Iterator[Finding]:
     else:
         yield Finding("agent", "info", f"vethd {status['version']} is starting", "wait, then ask again")
     for problem in status["problems"]:
-        yield Finding("agent-problem", "warning", problem, "`vethd list` and `vethd explain NAME` tell more")
+        if not problem.startswith(WISH):
+            yield Finding("agent-problem", "warning", problem, "`vethd list` and `vethd explain NAME` tell more")
 
 
 def privileges(facts: Facts) -> Iterator[Finding]:
@@ -43,6 +46,37 @@ def privileges(facts: Facts) -> Iterator[Finding]:
         f"the agent has not given up what it does not need: it may {', '.join(held)}{more}",
         "`systemctl restart vethd`; if that does not help, see who started it",
     )
+
+
+def processes(facts: Facts) -> Iterator[Finding]:
+    """Whether the agent sees all that rules about processes ask for."""
+    # None where no rule asks, and of an agent that does not tell.
+    remark = (facts.agent.status or {}).get("process_source")
+    if remark == "":
+        yield Finding("process-source", "ok", "the kernel tells the agent of every process")
+    elif remark == UNFILTERED:
+        yield Finding("process-source", "info", remark)
+    elif remark:
+        yield Finding(
+            "process-source",
+            "warning",
+            f"namespaces of processes may be found late, or never: {remark}",
+            "give the agent what it lacks, or leave out the rules that are about processes",
+        )
+
+
+def wishes(facts: Facts) -> Iterator[Finding]:
+    """Files of netns.d that cannot be used; of a running agent those that it has not taken."""
+    status = facts.agent.status
+    told = () if status is None else status["problems"]
+    refused = [problem.removeprefix(WISH) for problem in told if problem.startswith(WISH)]
+    for line in (*facts.wish_problems, *refused):
+        yield Finding(
+            "wish-file",
+            "warning",
+            f"not in force: {line}",
+            "mend the file or remove it; a running agent reads it again at once",
+        )
 
 
 def config(facts: Facts) -> Iterator[Finding]:

@@ -1,11 +1,11 @@
-"""How many may be connected to the TCP port, and how long they may take: by strangers nobody is kept waiting.
+"""How many may be connected at once, and how long they may take: by strangers nobody is kept waiting.
 
 Sources: tcp(7) for TCP_USER_TIMEOUT; aiohttp's own timer ends connections on which no whole request comes.
 """
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -48,8 +48,24 @@ class Door:
         return attend
 
     async def open(self, runner: web.AppRunner, host: str, port: int) -> None:
-        """Listen for an application that is set up. Raises OSError."""
-        await _Site(runner, host, port, self._answered).start()
+        """Listen on TCP for an application that is set up. Raises OSError."""
+        await _Site(runner, self, host, port).start()
+
+    def makes_room(self, there: Sequence[web.RequestHandler], places: int) -> bool:
+        """End as many of the idle as make room for one more; return whether there is room."""
+        surplus = max(0, len(there) + 1 - places)
+        idle = [each for each in there if each not in self._answered][:surplus]
+        for each in idle:
+            if each.transport is not None:
+                each.transport.abort()
+        return len(idle) == surplus
+
+
+def connected(runner: web.BaseRunner) -> list[web.RequestHandler]:
+    """Return the connections of an application, in the order in which they came."""
+    server = runner.server
+    assert server is not None
+    return [each for each in server.connections if each.transport is not None and not each.transport.is_closing()]
 
 
 async def _send(request: web.Request, response: web.StreamResponse) -> None:
@@ -63,10 +79,10 @@ async def _send(request: web.Request, response: web.StreamResponse) -> None:
 
 
 class _Site(web.BaseSite):
-    def __init__(self, runner: web.AppRunner, host: str, port: int, answered: set[web.RequestHandler]) -> None:
+    def __init__(self, runner: web.AppRunner, door: Door, host: str, port: int) -> None:
         super().__init__(runner)
         self._where = (host, port)
-        self._answered = answered
+        self._door = door
 
     @property
     def name(self) -> str:
@@ -84,13 +100,7 @@ class _Site(web.BaseSite):
     def _accept(self) -> asyncio.Protocol:
         server = self._runner.server
         assert server is not None
-        there = [each for each in server.connections if each.transport is not None and not each.transport.is_closing()]
-        surplus = max(0, len(there) + 1 - MOST_CONNECTIONS)
-        idle = [each for each in there if each not in self._answered][:surplus]
-        for each in idle:
-            if each.transport is not None:
-                each.transport.abort()
-        return server() if len(idle) == surplus else _Refusal()
+        return server() if self._door.makes_room(connected(self._runner), MOST_CONNECTIONS) else _Refusal()
 
 
 class _Refusal(asyncio.Protocol):

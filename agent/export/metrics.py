@@ -33,6 +33,8 @@ _PLUMB_BUCKETS = (0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05,
 _BRIDGE_PORTS = 1023
 _STANDING = attrgetter("network", "state", "alias_of")
 _EOF = b"# EOF\n"
+# What World.troubles may hold: what an alert looks at is there before there is trouble.
+_PARTS = ("conntrack", "host", "removal", "state")
 # Those that every agent listens to: what an alert looks at is there before anything is lost.
 _SOURCES = ("inotify", "rtnetlink", "nftables")
 
@@ -115,6 +117,12 @@ class _WorldCollector(Collector):
         yield GaugeMetricFamily("vethd_queue_length", "Names that wait to be looked at, or are.", world.queued)
         in_force = sum(len(wishes.by_name) for wishes in self._world.wishes)
         yield GaugeMetricFamily("vethd_wishes", "Files of netns.d that are in force.", in_force)
+        troubles = GaugeMetricFamily(
+            "vethd_trouble", "Whether status tells of a problem with this part of the host.", labels=("part",)
+        )
+        for part in sorted({*_PARTS, *world.troubles}):
+            troubles.add_metric((part,), part in world.troubles)
+        yield troubles
         yield GaugeMetricFamily("vethd_loop_lag_seconds", "How late the event loop was last.", self._lag())
         yield GaugeMetricFamily(
             "vethd_last_resync_timestamp_seconds", "When everything was looked at last.", world.resynced or time.time()

@@ -4,22 +4,19 @@ Names travel in JSON bodies, where every byte of them survives.
 """
 
 import asyncio
-import contextlib
-import grp
 import json
-import os
-import socket
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePath
+from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any, Final
 
 from aiohttp import web
 
 from agent.core.roster import Record
 from agent.errors import HostError, KernelError
-from agent.export import views
+from agent.export import log, views
 from agent.export.door import KEEPALIVE_SECONDS, Door
+from agent.export.gate import Gate, error_text
 from agent.export.live import Live
 from agent.export.metrics import Metrics
 from agent.export.sampler import Sampler
@@ -29,6 +26,7 @@ from agent.reconciler.bulletin import Bulletin, Notice
 from agent.reconciler.world import World
 
 _BODY_BYTES: Final = 64 << 10
+_BODY_SECONDS: Final = 10.0
 _LONGEST_WAIT_SECONDS: Final = 24 * 3600.0
 # Most failures pass by themselves: who waits is told of one that was tried again in vain.
 _FAILURES_TO_TELL: Final = 3
@@ -55,7 +53,8 @@ class Server:
     async def start(self) -> None:
         """Begin to listen on the control socket and on the metrics address. Raises HostError."""
         config = self._world.config
-        control = web.Application(client_max_size=_BODY_BYTES)
+        gate = Gate(config.socket_group)
+        control = web.Application(client_max_size=_BODY_BYTES, middlewares=gate.middlewares())
         control.add_routes(
             [
                 web.get("/v1/status", self._status),
@@ -68,7 +67,7 @@ class Server:
                 web.get("/healthz", self._healthz),
             ]
         )
-        await self._listen(control, lambda runner: _unix_site(runner, config.socket, config.socket_group))
+        await self._listen(control, lambda runner: gate.open(runner, config.socket))
         door = Door()
         public = web.Application(client_max_size=_BODY_BYTES, middlewares=[door.middleware(), guard(self._world)])
         public.on_response_prepare.append(secure)
@@ -81,12 +80,14 @@ class Server:
         self.live.close()
         for runner in self._runners:
             await runner.cleanup()
-        self._world.config.socket.unlink(missing_ok=True)
+        if self._world.config.socket.is_socket():
+            self._world.config.socket.unlink(missing_ok=True)
 
     async def _listen(self, app: web.Application, make: Callable[[web.AppRunner], Any]) -> None:
         runner = web.AppRunner(
             app,
             access_log=None,
+            logger=log.of_requests(),
             shutdown_timeout=_SHUTDOWN_SECONDS,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_SECONDS,
@@ -174,40 +175,6 @@ class Server:
         return web.Response(body=body, headers=headers)
 
 
-async def _unix_site(runner: web.AppRunner, path: Path, group: str | None) -> None:
-    listener = _unix_listener(path, group)
-    await web.SockSite(runner, listener).start()
-
-
-def _unix_listener(path: Path, group: str | None) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # One that a killed agent left; a second agent was refused before this.
-        path.unlink(missing_ok=True)
-        with _mode(0o600):
-            listener.bind(str(path))
-    except OSError as error:
-        raise HostError(f"{path}: cannot listen: {error.strerror or error}; set agent.socket") from error
-    if group is not None:
-        try:
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
-        except KeyError:
-            raise HostError(f"agent.group: no group {group!r} on this host") from None
-        path.chmod(0o660)
-    return listener
-
-
-@contextlib.contextmanager
-def _mode(mode: int) -> Iterator[None]:
-    """Have files made with at most this mode meanwhile."""
-    former = os.umask(0o777 & ~mode)
-    try:
-        yield
-    finally:
-        os.umask(former)
-
-
 async def _tcp_site(door: Door, runner: web.AppRunner, host: str, port: int) -> None:
     try:
         await door.open(runner, host, port)
@@ -217,9 +184,17 @@ async def _tcp_site(door: Door, runner: web.AppRunner, host: str, port: int) -> 
 
 async def _body(request: _Request) -> dict[str, Any]:
     try:
-        body = await request.json()
-    except (ValueError, UnicodeDecodeError):
+        async with asyncio.timeout(_BODY_SECONDS):
+            body = await request.json()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(
+            text=error_text("the body did not come"), content_type="application/json"
+        ) from None
+    except (ValueError, RecursionError):
+        # Of ValueError, too: no text of its charset, and a number of thousands of digits.
         raise _bad_request("the body must be JSON") from None
+    except web.RequestPayloadError:
+        raise _bad_request("the body is not what its header says") from None
     if not isinstance(body, dict):
         raise _bad_request("the body must be a JSON object")
     return body
@@ -239,7 +214,7 @@ def _name(body: dict[str, Any]) -> str:
 
 
 def _bad_request(message: str) -> web.HTTPBadRequest:
-    return web.HTTPBadRequest(text=json.dumps({"error": message}), content_type="application/json")
+    return web.HTTPBadRequest(text=error_text(message), content_type="application/json")
 
 
 def _json(value: object, status: int = 200) -> web.Response:

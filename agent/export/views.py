@@ -98,6 +98,7 @@ def status(world: World, started: float, ready: bool) -> View:
         "uplink": {"device": world.uplink.device, "mtu": world.uplink.mtu} if world.uplink else None,
         "events_dropped": dict(world.dropped),
         "problems": list(problems(world)),
+        "process_source": None if world.process_remark is None else world.process_remark(),
     }
 
 

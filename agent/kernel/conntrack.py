@@ -14,12 +14,17 @@ from agent.kernel.wire import NLMSG_DONE, Request, attribute, attributes, messag
 
 _GET: Final = 0x0101
 _DELETE: Final = 0x0102
-_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_ZONE = 1, 2, 12, 18
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_ID, _CTA_ZONE = 1, 2, 3, 12, 18
 _CTA_TUPLE_IP = 1
-_CTA_IP_V4_SRC, _CTA_IP_V6_SRC = 1, 3
+# CTA_IP_V4_SRC and CTA_IP_V6_SRC; CTA_IP_V4_DST and CTA_IP_V6_DST.
+_SOURCE: Final = (1, 3)
+_DESTINATION: Final = (2, 4)
+_SEEN_REPLY: Final = 1 << 1
 _NFGENMSG = struct.Struct("=BBH")
 _NLA_F_NESTED = 0x8000
 _GONE_IS_FINE: Final = {0, errno.ENOENT}
+# Original and reply direction's addresses, and the status.
+_Concerns = Callable[[memoryview, memoryview, int], bool]
 
 
 def forget(addresses: Collection[bytes]) -> int:
@@ -35,9 +40,32 @@ def forget_if(is_doomed: Callable[[bytes], bool], parts: Collection[bytes]) -> i
 
     ``parts``: every doomed address holds one of these, so that few entries need be looked at.
     """
+
+    def concerns(original: memoryview, reply: memoryview, _: int) -> bool:
+        return is_doomed(_address(original, _SOURCE)) or is_doomed(_address(reply, _SOURCE))
+
+    return _forget(concerns, parts)
+
+
+def forget_untranslated(is_translated: Callable[[bytes], bool], parts: Collection[bytes]) -> int:
+    """Delete entries that were made while no rule translated their source, and that nothing has answered yet.
+
+    Whoever goes on sending from the same port would never be translated: an entry's translation
+    is chosen once (net/netfilter/nf_nat_core.c). ``is_translated`` tells whose packets should
+    be; ``parts`` as in `forget_if`. Return how many. Raises KernelError.
+    """
+
+    def concerns(original: memoryview, reply: memoryview, status: int) -> bool:
+        source = _address(original, _SOURCE)
+        return not status & _SEEN_REPLY and is_translated(source) and _address(reply, _DESTINATION) == source
+
+    return _forget(concerns, parts)
+
+
+def _forget(concerns: _Concerns, parts: Collection[bytes]) -> int:
     with Netlink(NETLINK_NETFILTER) as netlink:
         try:
-            doomed = list(_deletions(netlink, is_doomed, parts))
+            doomed = list(_deletions(netlink, concerns, parts))
         except KernelError as error:
             if error.code in {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}:
                 return 0
@@ -49,29 +77,30 @@ def forget_if(is_doomed: Callable[[bytes], bool], parts: Collection[bytes]) -> i
     return len(doomed)
 
 
-def _deletions(netlink: Netlink, is_doomed: Callable[[bytes], bool], parts: Collection[bytes]) -> Iterator[Request]:
+def _deletions(netlink: Netlink, concerns: _Concerns, parts: Collection[bytes]) -> Iterator[Request]:
     """Yield what deletes entries; of a table of any size, a datagram is held at a time."""
     for data in netlink.datagrams(Request(_GET, 0, _NFGENMSG.pack(0, 0, 0), "list connections")):
         if not any(part in data for part in parts):
             continue
         for message in messages(data):
-            deletion = None if message.kind == NLMSG_DONE else _deletion(message.payload, is_doomed)
+            deletion = None if message.kind == NLMSG_DONE else _deletion(message.payload, concerns)
             if deletion is not None:
                 yield deletion
 
 
-def _deletion(entry: memoryview, is_doomed: Callable[[bytes], bool]) -> Request | None:
+def _deletion(entry: memoryview, concerns: _Concerns) -> Request | None:
     found = attributes(entry, _NFGENMSG.size)
-    original = found[_CTA_TUPLE_ORIG]
-    if not is_doomed(_source(original)) and not is_doomed(_source(found[_CTA_TUPLE_REPLY])):
+    original, reply = attributes(found[_CTA_TUPLE_ORIG]), attributes(found[_CTA_TUPLE_REPLY])
+    status = int.from_bytes(found[_CTA_STATUS]) if _CTA_STATUS in found else 0
+    if not concerns(original[_CTA_TUPLE_IP], reply[_CTA_TUPLE_IP], status):
         return None
-    body = bytes(entry[: _NFGENMSG.size]) + attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, bytes(original))
+    body = bytes(entry[: _NFGENMSG.size]) + attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, bytes(found[_CTA_TUPLE_ORIG]))
     for kind in (_CTA_ZONE, _CTA_ID):
         if kind in found:
             body += attribute(kind, bytes(found[kind]))
     return Request(_DELETE, 0, body, "forget a connection")
 
 
-def _source(tuple_: memoryview) -> bytes:
-    addresses = attributes(attributes(tuple_)[_CTA_TUPLE_IP])
-    return bytes(addresses.get(_CTA_IP_V4_SRC, addresses.get(_CTA_IP_V6_SRC, b"")))
+def _address(addresses: memoryview, which: tuple[int, int]) -> bytes:
+    found = attributes(addresses)
+    return next((bytes(found[kind]) for kind in which if kind in found), b"")

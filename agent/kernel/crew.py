@@ -15,8 +15,8 @@ from agent.core.identity import host_end_name
 from agent.core.steps import Step
 from agent.kernel import faults
 from agent.kernel.attachments import Attachments
-from agent.kernel.host import apply_host, host_links, observe_host
-from agent.kernel.leftovers import IsHeld, sweep_bridges
+from agent.kernel.host import apply_host, host_links, observe_host, tracked_connections
+from agent.kernel.leftovers import IsHeld, forget_untranslated, sweep_bridges
 from agent.kernel.members import Member
 from agent.kernel.namespaces import Namespaces
 from agent.kernel.netlink import Netlink
@@ -82,9 +82,19 @@ class Crew:
         self._attachments.numbers.go_on_from(links)
         return links
 
-    async def load_rules(self, networks: Sequence[Network], members: Sequence[Member], plain: Sequence[Lease]) -> None:
+    async def tracked_connections(self) -> tuple[int, int] | None:
+        """See host.tracked_connections."""
+        return await self._plumb(tracked_connections)
+
+    async def load_rules(
+        self,
+        networks: Sequence[Network],
+        members: Callable[[], Sequence[Member]],
+        plain: Callable[[], Sequence[Lease]],
+    ) -> None:
         """See Ruleset.load."""
-        await self._plumb(self._ruleset.load, networks, members, plain)
+        # Asked on the plumber's thread: nobody is admitted between the answer and the load that would forget him.
+        await self._plumb(self._load, networks, members, plain)
 
     async def rules_loaded(self) -> bool:
         """See Ruleset.is_loaded."""
@@ -99,6 +109,11 @@ class Crew:
         swept = await self._plumb(sweep_bridges, self._host, networks, bridges, is_held)
         loop = asyncio.get_running_loop()
         return swept + await loop.run_in_executor(self._reaper_thread, self._reaper.sweep, networks, is_held)
+
+    async def forget_untranslated(self, networks: Sequence[Network], plain: Sequence[Lease]) -> int:
+        """See leftovers.forget_untranslated."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reaper_thread, forget_untranslated, networks, plain)
 
     async def remove(self, removal: Removal) -> Last:
         """Take an attachment down, together with all others that are asked for meanwhile.
@@ -120,6 +135,14 @@ class Crew:
         self._attachments.close()
         self._reaper.close()
         self._host.close()
+
+    def _load(
+        self,
+        networks: Sequence[Network],
+        members: Callable[[], Sequence[Member]],
+        plain: Callable[[], Sequence[Lease]],
+    ) -> None:
+        self._ruleset.load(networks, members(), plain())
 
     async def _reap(self) -> None:
         loop = asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from agent.kernel.netlink import Netlink
 from agent.kernel.openings import forget_openings, read_openings
 from agent.kernel.rtnetlink import NDA_DST, NDMSG
 from agent.kernel.wire import Request, attributes
-from agent.model import Bridge, Network
+from agent.model import Bridge, Lease, Network
 
 IsHeld = Callable[[bytes], bool]
 """Tells whether a namespace holds an address; may be called from any thread."""
@@ -51,6 +51,20 @@ def sweep_connections(netfilter: Netlink, networks: Sequence[Network], is_held: 
     counted = [address for address in read_openings(netfilter) if is_doomed(address)]
     forget_openings(netfilter, counted)
     return len(counted) + conntrack.forget_if(is_doomed, [_common_bytes(subnet) for subnet in _subnets(networks)])
+
+
+def forget_untranslated(networks: Sequence[Network], plain: Sequence[Lease]) -> int:
+    """Delete connections that were begun while there were no rules; return how many. Raises KernelError.
+
+    ``plain`` are leases whose packets are not to be translated.
+    """
+    translated = [network for network in networks if network.nat]
+    exempt = {each.packed for lease in plain for each in (lease.address, lease.address6) if each is not None}
+
+    def is_translated(address: bytes) -> bool:
+        return address not in exempt and any(_index(network, address) is not None for network in translated)
+
+    return conntrack.forget_untranslated(is_translated, [_common_bytes(subnet) for subnet in _subnets(translated)])
 
 
 def _stale(netlink: Netlink, network: Network, bridge: int, is_held: IsHeld) -> list[Request]:

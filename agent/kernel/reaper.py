@@ -119,7 +119,7 @@ class Reaper:
     def _forget_neighbours(self, removal: Removal) -> None:
         if removal.bridge is None or removal.lease is None:
             return
-        requests = _entries_on(removal.bridge, removal.lease.routed, _addresses(removal))
+        requests = _entries_on(removal.bridge, _addresses(removal))
         for request, answer in zip(requests, self._netlink.exchange(requests), strict=True):
             if answer.code not in _GONE_IS_FINE:
                 raise KernelError(request.what, answer.code, answer.detail)
@@ -138,11 +138,15 @@ class _Failures(dict[str, KernelError]):
                 self.setdefault(each.host_end, error)
 
 
-def _entries_on(bridge: int, routed: bool, addresses: Sequence[bytes]) -> list[Request]:
-    """Return the deletions of what the host keeps on the bridge: the rest went with the host end."""
-    if routed:
-        return [routing.delete_proxy(bridge, address) for address in addresses if len(address) == IPV6_BYTES]
-    return [routing.delete_neighbour(bridge, address) for address in addresses]
+def _entries_on(bridge: int, addresses: Sequence[bytes]) -> list[Request]:
+    """Return the deletions of what the host keeps on the bridge: the rest went with the host end.
+
+    Whether this one was a port or routed: who held the address before an agent died may have been the other.
+    """
+    return [
+        *(routing.delete_neighbour(bridge, address) for address in addresses),
+        *(routing.delete_proxy(bridge, address) for address in addresses if len(address) == IPV6_BYTES),
+    ]
 
 
 def _last(

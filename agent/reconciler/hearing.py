@@ -1,7 +1,6 @@
 """What the sources say, compared with what should be: only what differs is looked at."""
 
 import time
-from collections.abc import Iterable
 from typing import Final
 
 from agent.core.fits import device_fits, host_end_fits
@@ -10,6 +9,7 @@ from agent.core.roster import Record, named
 from agent.kernel.crew import Crew
 from agent.model import Cookie, Link, Origin
 from agent.reconciler.bulletin import Bulletin
+from agent.reconciler.contest import DELAY_SECONDS, is_contested
 from agent.reconciler.host import HostSide
 from agent.reconciler.keys import Keys
 from agent.reconciler.look import is_young
@@ -17,9 +17,6 @@ from agent.reconciler.watched import Watch
 from agent.reconciler.world import World
 
 _SETTLE_SECONDS: Final = 0.005
-_CONTESTED_REPAIRS: Final = 5
-_CONTESTED_WINDOW: Final = 10.0
-_CONTESTED_DELAY: Final = 1.0
 
 
 class Hearing:
@@ -89,8 +86,8 @@ class Hearing:
         """See Sink."""
         if culprit:
             self._host.suspect(culprit)
-        if self._is_contested(self._host.repairs):
-            self._keys.mark_host(_CONTESTED_DELAY)
+        if is_contested(self._host.repairs):
+            self._keys.mark_host(DELAY_SECONDS)
         else:
             self._keys.mark_host(0.0 if culprit else _SETTLE_SECONDS)
 
@@ -158,13 +155,8 @@ class Hearing:
         self._keys.resync()
 
     def _mark_drift(self, record: Record) -> None:
-        delay = _CONTESTED_DELAY if self._is_contested(record.repairs) else _SETTLE_SECONDS
+        delay = DELAY_SECONDS if is_contested(record.repairs) else _SETTLE_SECONDS
         self._keys.mark(record.path, delay, reason="drift")
-
-    def _is_contested(self, repairs: Iterable[float]) -> bool:
-        """Tell whether somebody keeps undoing our repairs: then there is one a second at most."""
-        now = time.monotonic()
-        return sum(1 for moment in repairs if now - moment < _CONTESTED_WINDOW) >= _CONTESTED_REPAIRS
 
     def _is_host_device(self, index: int) -> bool:
         world = self._world

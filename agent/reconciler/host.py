@@ -2,6 +2,9 @@
 
 import time
 from collections import deque
+from typing import Final
+
+import structlog
 
 from agent.core.hostplan import (
     HostSeen,
@@ -12,12 +15,20 @@ from agent.core.hostplan import (
     needed_settings,
     originals_in,
 )
-from agent.errors import ConfigError
+from agent.core.roster import Incident
+from agent.errors import ConfigError, VethdError
 from agent.kernel.crew import Crew
 from agent.kernel.host import device_name
 from agent.model import Link
 from agent.reconciler.bulletin import Bulletin
+from agent.reconciler.contest import CONTESTED, is_contested
 from agent.reconciler.world import World
+
+_PART: Final = "host"
+_TRACKING: Final = "conntrack"
+_FULL: Final = 0.95
+
+_log = structlog.get_logger()
 
 
 class HostSide:
@@ -73,9 +84,9 @@ class HostSide:
         networks = self._world.config.networks
         culprit, self._culprit = self._culprit, None
         reloaded = culprit is not None
-        if reloaded:
+        if culprit is not None:
             # First of all: without the rules every packet counts.
-            await self._load_rules()
+            await self._put_rules_back(culprit)
         seen = await self._crew.observe_host(networks)
         if self._originals is None:
             self._originals = self._find_originals(seen)
@@ -90,15 +101,15 @@ class HostSide:
             await self._load_rules()
         elif not reloaded and not await self._crew.rules_loaded():
             reloaded = True
-            await self._load_rules()
+            await self._put_rules_back("")
         changed = self._note(seen)
         kinds = sorted({step.drift for step in steps} | ({"ruleset"} if reloaded else set()))
         if self._stands and kinds:
-            self.repairs.append(time.monotonic())
-            self._bulletin.publish(
-                "host-repaired", kinds=kinds, culprit=culprit or "", seconds=time.monotonic() - started
-            )
+            self._note_repair(kinds, culprit or "", time.monotonic() - started)
+        elif not is_contested(self.repairs):
+            self._world.troubles.pop(_PART, None)
         self._stands = True
+        self._note_tracking(await self._crew.tracked_connections())
         return changed or bool(steps)
 
     async def _observe(self) -> bool:
@@ -108,7 +119,37 @@ class HostSide:
         return False
 
     async def _load_rules(self) -> None:
-        await self._crew.load_rules(self._world.config.networks, self._world.members(), self._world.plain_leases())
+        await self._crew.load_rules(self._world.config.networks, self._world.members, self._world.plain_leases)
+
+    async def _put_rules_back(self, culprit: str) -> None:
+        try:
+            await self._load_rules()
+            await self._crew.forget_untranslated(self._world.config.networks, self._world.plain_leases())
+        except VethdError:
+            # Tables that are there, but not as they should be, are not missed by anybody else.
+            self._culprit = culprit if self._culprit is None else self._culprit
+            raise
+
+    def _note_tracking(self, tracked: tuple[int, int] | None) -> None:
+        self._world.troubles.pop(_TRACKING, None)
+        if tracked is not None and tracked[0] > _FULL * tracked[1]:
+            count, limit = tracked
+            self._world.troubles[_TRACKING] = (
+                f"{count} of {limit} tracked connections: the host drops new ones; raise net.netfilter.nf_conntrack_max"
+            )
+
+    def _note_repair(self, kinds: list[str], culprit: str, seconds: float) -> None:
+        was_contested = is_contested(self.repairs)
+        self.repairs.append(time.monotonic())
+        self._bulletin.publish("host-repaired", kinds=kinds, culprit=culprit, seconds=seconds)
+        what = ", ".join(kinds) + (f", changed by {culprit}" if culprit else "")
+        for record in self._world.roster:
+            if record.state == "ready":
+                record.tell(Incident(time.time(), "host repaired", what))
+        if is_contested(self.repairs):
+            self._world.troubles[_PART] = f"the host's side ({what}): {CONTESTED}"
+            if not was_contested:
+                _log.warning("contested", kinds=kinds, culprit=culprit, reason=CONTESTED)
 
     def _note(self, seen: HostSeen) -> bool:
         world = self._world

@@ -89,12 +89,21 @@ class Look:
             made = sum(isinstance(step, steps.CreatePair) for step in self.todo)
             lost = sum(isinstance(step, steps.DeletePair) for step in self.todo)
             self.has_company = devices > len(self.seen.inside.links) + made - lost and made > 0
+        if self.desired is not None:
+            self._note_exemption(self.desired)
         desired, resolvers = self.desired, self._world.resolvers
         if desired is None or resolvers is None or self.origin.source != "named":
             return
         wish = self._world.wish_of(self.origin)
         has_ipv6 = desired.lease.address6 is not None
         self.remark = resolvers.write(self.origin.name, wish.dns if wish else None, has_ipv6, desired.cookie)
+
+    def _note_exemption(self, desired: Attachment) -> None:
+        # Before the rules can be loaded anew, which is done on this thread too.
+        if desired.exempt:
+            self._world.plain.add(desired.cookie)
+        else:
+            self._world.plain.discard(desired.cookie)
 
     def _choose(self, seen: Observed) -> Verdict:
         world = self._world
@@ -141,8 +150,8 @@ class Look:
 
 
 def settled_attachment(record: Record | None) -> Attachment | None:
-    """Return what a name has, None while it is not ready."""
-    return record.attachment if record is not None and record.state == "ready" else None
+    """Return what a name has had since it was ready once, None before; that a look fails takes nothing from it."""
+    return record.attachment if record is not None and record.ready_since is not None else None
 
 
 def is_young(record: Record) -> bool:

@@ -1,10 +1,13 @@
 """Bringing one name's namespace to where it should be."""
 
 import errno
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
+
+import structlog
 
 from agent.core import steps
 from agent.core.identity import is_ours, is_routed, printable
@@ -16,6 +19,7 @@ from agent.kernel.counters import Place
 from agent.kernel.crew import Crew
 from agent.model import Attachment, Bridge, Cookie, Lease, Link, Network, Observed
 from agent.reconciler.bulletin import Bulletin
+from agent.reconciler.contest import CONTESTED, is_contested
 from agent.reconciler.look import Look, is_young, patience, settled_attachment
 from agent.reconciler.outcome import Outcome
 from agent.reconciler.removals import Removals
@@ -28,6 +32,8 @@ _NOT_YET_SECONDS: Final = 0.2
 _PATIENCE: Final = 20
 _WHILE_LOOKED_AT_SECONDS: Final = 0.005
 _HELD: Final = "no process is in it any more: a mount or an open file keeps it"
+
+_log = structlog.get_logger()
 
 
 class Names:
@@ -188,7 +194,8 @@ class Names:
         record.alias_of = None
         if look.verdict is not None and look.verdict.network is not None:
             record.rule, record.network = look.verdict.rule, look.verdict.network.name
-        record.attachment = look.desired
+        if look.desired is not None or record.ready_since is None:
+            record.attachment = look.desired
         if isinstance(error, NoFreeAddress):
             self._starved.add(path)
             self._become(record, "failed", reason=str(error))
@@ -236,21 +243,17 @@ class Names:
         is_renamed = record.attachment is not None and record.attachment.name != attachment.name
         record.attachment = attachment
         self._sample(seen.cookie, attachment.network, host_end)
-        if attachment.exempt:
-            self._world.plain.add(seen.cookie)
-        else:
-            self._world.plain.discard(seen.cookie)
         record.reason = "; ".join((*remarks(attachment, seen), *filter(None, (look.remark,))))
         if record.state == "ready":
             kinds = sorted({step.drift for step in look.todo} - ({"mark"} if is_renamed else set()))
             if kinds:
-                record.repairs.append(time.monotonic())
-                self._note(record, "repaired", ", ".join(kinds))
-                self._bulletin.publish("repaired", name=record.name, kinds=kinds)
+                self._note_repair(record, kinds)
             return
-        record.ready_since = time.monotonic()
-        seconds = record.ready_since - record.appeared
+        now = time.monotonic()
+        seconds = now - record.appeared
         adopted = not any(isinstance(step, steps.CreatePair | steps.AddDefaultRoute) for step in look.todo)
+        if record.ready_since is None:
+            record.ready_since = -math.inf if adopted else now
         record.state = "ready"
         record.plumb_seconds = None if adopted else seconds
         event = "adopted" if adopted else "networked"
@@ -265,6 +268,16 @@ class Names:
             device=record.device,
             seconds=seconds,
         )
+
+    def _note_repair(self, record: Record, kinds: list[str]) -> None:
+        was_contested = is_contested(record.repairs)
+        record.repairs.append(time.monotonic())
+        self._note(record, "repaired", ", ".join(kinds))
+        self._bulletin.publish("repaired", name=record.name, kinds=kinds)
+        if is_contested(record.repairs):
+            record.reason = "; ".join(filter(None, (record.reason, CONTESTED)))
+            if not was_contested:
+                _log.warning("contested", name=printable(record.name), kinds=kinds, reason=CONTESTED)
 
     def _sample(self, cookie: Cookie, network: Network, host_end: Link | None) -> None:
         if host_end is None:
@@ -288,7 +301,7 @@ class Names:
         record.state, record.reason = state, reason
         record.rule = rule or record.rule
         if state == "left":
-            record.network = record.attachment = None
+            record.network = record.attachment = record.ready_since = None
         self._note(record, state, rule or reason)
         self._bulletin.publish(state, name=record.name, rule=record.rule, reason=reason)
 

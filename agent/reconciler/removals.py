@@ -71,16 +71,16 @@ class Removals:
         world.leaving.add(cookie)
         try:
             last = await self._crew.remove(removal)
+            if last.traffic is not None and network is not None:
+                world.ledger.note_last(cookie, network.name, last.traffic)
+            if last.failure is not None:
+                raise last.failure
+            world.plain.discard(cookie)
+            world.forget_place(cookie)
+            with world.lock:
+                for table in world.leases.values():
+                    table.release(cookie)
         finally:
+            # After its lease: rules that are loaded anew are not to admit it again.
             world.leaving.discard(cookie)
-        if last.traffic is not None and network is not None:
-            world.ledger.note_last(cookie, network.name, last.traffic)
-        if last.failure is not None:
-            raise last.failure
-        world.plain.discard(cookie)
-        world.admitted.pop(cookie, None)
-        world.forget_place(cookie)
-        with world.lock:
-            for table in world.leases.values():
-                table.release(cookie)
         return last

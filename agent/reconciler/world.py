@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,7 +30,8 @@ class World:
     Those are taken on the plumber's thread, too: ``lock`` is held for that, and to read more than one.
 
     ``bridges`` and ``uplink`` are what the last look at the host saw. ``troubles`` is what else is
-    wrong on this host, one line for each part of the agent that it concerns. ``attached`` maps the
+    wrong on this host, one line for each part of the agent that it concerns, ``process_remark`` tells
+    what the watch over processes has to do without, None where there is none. ``attached`` maps the
     host's numbers for namespaces (nsid) to cookies, ``company`` are those, not attached yet, in which
     somebody else made a device lately, ``inside`` says where their devices are,
     ``routed`` which host end (ifindex) that the host routes to is whose,
@@ -55,6 +56,7 @@ class World:
     uplink: Uplink | None = None
     host_problem: str = "the host's side is not set up yet"
     troubles: dict[str, str] = field(default_factory=dict)
+    process_remark: Callable[[], str] | None = None
     attached: dict[int, Cookie] = field(default_factory=dict)
     company: OrderedDict[int, None] = field(default_factory=OrderedDict)
     inside: dict[Cookie, Place] = field(default_factory=dict)
@@ -154,18 +156,20 @@ class World:
         return next((name for name in names if name is not None), host_end_name(cookie))
 
     def members(self) -> list[Member]:
-        """Return every host end that may only send with its own addresses."""
+        """Return every host end that may only send with its own addresses, but for those that are being removed."""
         with self.lock:
             return [
                 (host_end_name(cookie), lease)
                 for network in self.config.networks
                 if network.anti_spoof
                 for cookie, lease in self.leases[network.name].held()
+                if cookie not in self.leaving
             ]
 
     def plain_leases(self) -> list[Lease]:
-        """Return the leases whose packets are not masqueraded."""
-        return [lease for cookie in self.plain if (lease := self.lease_of(cookie)) is not None]
+        """Return the leases whose packets are not masqueraded, but for those that are being removed."""
+        staying = [cookie for cookie in tuple(self.plain) if cookie not in self.leaving]
+        return [lease for cookie in staying if (lease := self.lease_of(cookie)) is not None]
 
     def holding(self) -> list[Cookie]:
         """Return every namespace that has a lease."""

@@ -36,7 +36,8 @@ _SHORTEST_PAUSE_SECONDS: Final = 0.2
 _UNASKED_FACTOR: Final = 1000
 _UNASKED_SECONDS: Final = 2.0
 _BLIND: Final = "cannot see the namespaces of other users' processes: give the agent CAP_SYS_PTRACE"
-_UNFILTERED: Final = "the kernel runs no filter of ours (bpf(2), BTF): each new process of the host costs a look"
+UNFILTERED: Final = "the kernel runs no filter of ours (bpf(2), BTF): each new process of the host costs a look"
+"""The one remark by which nothing is missed or late."""
 _CROWDED: Final = "too many namespaces for the limit of open files (ulimit -n): some are passed over"
 
 
@@ -193,7 +194,7 @@ def _connect(passed_over: Collection[int], buffer_bytes: int) -> tuple[Connector
     # Whoever hears the connector is in the initial pid namespace, where process 2 is the kernel's, and root's.
     if procfs.netns_of(2) is None:
         return connector, _BLIND
-    return connector, "" if connector.passes_over else _UNFILTERED
+    return connector, "" if connector.passes_over else UNFILTERED
 
 
 def _say(news: list[Callable[[], None]]) -> None:

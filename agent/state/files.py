@@ -5,28 +5,38 @@ Losing one loses comfort, never truth: what is, is read from the kernel.
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 _Content = TypeVar("_Content")
+# Many times what the largest networks with the longest names come to.
+_MOST_BYTES: Final = 256 << 20
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 def read(path: Path, parse: Callable[[object], _Content], empty: _Content) -> tuple[_Content, str]:
     """Return what the file holds and a remark, empty when all is well.
 
     ``parse`` raises ValueError, TypeError, KeyError or AttributeError for what makes no sense;
-    the file is set aside with the suffix ``.damaged`` then. A missing file is ``empty``.
+    the file is set aside with the suffix ``.damaged`` then, as is one that others can change.
+    A missing file is ``empty``.
     """
     try:
         with open(path, encoding="utf-8", opener=_open_at_once) as file:
+            found = os.fstat(file.fileno())
+            if found.st_uid not in {0, os.geteuid()} or found.st_mode & _OTHERS_WRITE:
+                return empty, _set_aside(path, "can be changed by others")
+            if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+                return empty, _set_aside(path, "is damaged")
             return parse(json.load(file)), ""
     except FileNotFoundError:
         return empty, ""
     except OSError as error:
         return empty, f"{path}: cannot be read: {error.strerror}"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return empty, _set_aside(path)
+        return empty, _set_aside(path, "is damaged")
 
 
 def write(path: Path, content: object) -> None:
@@ -36,11 +46,16 @@ def write(path: Path, content: object) -> None:
     # Whatever stands there, a link elsewhere say, is neither followed nor written to.
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        # Half a file would take the room that is missing.
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -48,10 +63,10 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _set_aside(path: Path) -> str:
+def _set_aside(path: Path, why: str) -> str:
     damaged = path.with_suffix(f"{path.suffix}.damaged")
     try:
         path.replace(damaged)
     except OSError as error:
-        return f"{path}: is damaged and cannot be set aside: {error.strerror}"
-    return f"{path}: is damaged, set aside as {damaged}"
+        return f"{path}: {why} and cannot be set aside: {error.strerror}"
+    return f"{path}: {why}, set aside as {damaged}"

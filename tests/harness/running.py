@@ -145,3 +145,13 @@ class Agent(AgentProcess):
         series = self.metrics().get(name, {})
         values = [value for having, value in series.items() if labels.items() <= having]
         return sum(values) if values else None
+
+
+@contextlib.contextmanager
+def held_up(agent: Agent) -> Iterator[None]:
+    """The agent stands still for the length of the block: what it would have heard queues up, or is lost."""
+    os.kill(agent.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(agent.pid, signal.SIGCONT)

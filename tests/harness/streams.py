@@ -9,6 +9,7 @@ from agent.demo.private_host import PrivateHost
 from tests.harness import observe
 from tests.harness.netns import Heartbeat, Name
 
+_PORTS = re.compile(r"\bdport=(\d+)")
 _RETRANSMITS = re.compile(r"\bretrans:\d+/(\d+)")
 # On a busy machine answers are late, and what was not lost is sent again: the other side says so (RFC 2883).
 _IN_VAIN = re.compile(r"\bdsack_dups:(\d+)")
@@ -39,9 +40,16 @@ class Stream:
         self._beat.await_beats(count)
 
     def lost(self) -> int:
-        """How many segments were lost, there and back; what masquerades keeps the port."""
-        port = self._beat.local[1]
-        return _lost(self._name, f"sport = :{port}") + _lost(self._host.internet, f"dport = :{port}")
+        """How many segments were lost, there and back."""
+        return _lost(self._name, f"sport = :{self._beat.local[1]}") + _lost(
+            self._host.internet, f"dport = :{self._far_port()}"
+        )
+
+    def _far_port(self) -> int:
+        """The port by which the internet knows it: its own, unless another's connection has that."""
+        address, port = self._beat.local[:2]
+        told = observe.run("conntrack", "-L", "-p", "tcp", "--src", address, "--sport", str(port))
+        return int(_PORTS.findall(told)[-1])
 
 
 def _lost(netns: Name, which: str) -> int:

@@ -107,6 +107,7 @@ def claim(to: bytes, *macs: bytes) -> None:
 
 @on_the_bridge
 def test_a_gullible_bridge_is_told_where_a_mac_is_by_a_frame_that_no_rule_sees(ground: Ground) -> None:
+    sh(f"ip link set {BRIDGE} type bridge no_linklocal_learn 0")
     claim(CONTROL[3], MISSED_MAC)
     assert MISSED_MAC.hex(":") in known_macs()
 
@@ -124,6 +125,7 @@ def test_no_control_frame_tells_the_bridge_where_a_mac_is(ground: Ground, to: by
 
 @on_the_bridge
 def test_a_bridge_tells_whether_it_is_gullible(ground: Ground) -> None:
+    sh(f"ip link set {BRIDGE} type bridge no_linklocal_learn 0")
     assert bridges.is_gullible(ground.netlink, BRIDGE)
     bridges.disbelieve(ground.netlink, BRIDGE)
     assert not bridges.is_gullible(ground.netlink, BRIDGE)

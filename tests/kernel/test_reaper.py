@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -156,3 +157,16 @@ def test_connections_in_a_zone_of_their_own_are_forgotten_too(ground: Ground) ->
 def test_where_nothing_is_tracked_nothing_is_forgotten(ground: Ground) -> None:
     sh("conntrack -F 2>/dev/null")
     assert conntrack.forget([bytes(4)]) == 0
+
+
+def test_what_a_former_holder_of_another_kind_left_goes_too(ground: Ground, reaper: Reaper) -> None:
+    """A routed one has but a proxy there, a port has no proxy; before an agent died it may have been otherwise."""
+    ground.add("web")
+    desired = ground.desired("web")
+    four, six = address4("web"), address6("web")
+    sh(f"ip -6 neigh add proxy {six} dev {BRIDGE}")
+    assert bridge_neighbours() == {four, six}
+    as_routed = replace(removal(desired), lease=replace(desired.lease, routed=True))
+    assert reaper.remove([as_routed])[0].failure is None
+    assert bridge_neighbours() == set()
+    assert observe.run("ip", "-6", "neigh", "show", "proxy") == ""

@@ -15,21 +15,20 @@ from tests.soak.stage import STEADY, Stage
 CODES = (
     "ENOBUFS", "EBUSY", "ENOMEM", "EEXIST", "ENODEV", "EPERM", "EINTR", "send-ENOBUFS", "receive-ENOBUFS", "SILENCE",
 )  # fmt: skip
-_TIMES = 2
 _MOST_CALLS = 90
 _HEALED = 8.0
 
 
-def sweep(stage: Stage, refusals: Refusals, shift: int) -> tuple[int, list[str]]:
-    """The n-th call and the next one fail, for each n, with one error after the other from the ``shift``-th on.
+def sweep(stage: Stage, refusals: Refusals, shift: int, times: int = 1) -> tuple[int, list[str]]:
+    """The n-th call fails, and as many of the next as make it ``times``, for each n.
 
-    How many calls there were, and what was wrong.
+    With one error after the other, from the ``shift``-th on. How many calls there were, and what was wrong.
     """
     wrongs: list[str] = []
     for number in itertools.count():
         assert number < _MOST_CALLS, "it never came to an end"
         code = CODES[(number + shift) % len(CODES)]
-        refusals.begin(code, skip=number, count=_TIMES)
+        refusals.begin(code, skip=number, count=times)
         wrongs += [f"{code} at call {number}: {line}" for line in _live_and_die(stage, f"x{number}")]
         if not refusals.struck():
             break

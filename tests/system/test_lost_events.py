@@ -1,11 +1,7 @@
 """Lost events: whatever overflows, is unmounted or is cut off, what should be is right again within a second."""
 
-import os
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +12,7 @@ from tests.conftest import StartAgent
 from tests.harness import netns, observe, sockets, unnamed
 from tests.harness.expect import BRIDGE, eventually_works, host_end
 from tests.harness.remains import remains
-from tests.harness.running import Agent
+from tests.harness.running import Agent, held_up
 from tests.harness.waiting import eventually
 
 SOON = 1.0
@@ -25,16 +21,6 @@ BUSY = 5
 LINK_EVENTS = 5000
 # fs.inotify.max_queued_events is the machine's, and stays as it is.
 QUEUE = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-
-
-@contextmanager
-def held_up(agent: Agent) -> Iterator[None]:
-    """The agent stands still for the length of the block: what it would have heard queues up, or is lost."""
-    os.kill(agent.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(agent.pid, signal.SIGCONT)
 
 
 def dropped(agent: Agent, source: str) -> float:

@@ -173,3 +173,18 @@ def test_a_bad_file_leaves_what_is_and_says_so(agent: Agent, wishes: Path) -> No
 
 def problems(agent: Agent) -> list[str]:
     return list(agent.ask("/v1/status")[1]["problems"])
+
+
+def test_the_doctor_tells_of_a_file_that_cannot_be_used_with_an_agent_and_without(agent: Agent, wishes: Path) -> None:
+    (wishes / "web.toml").write_text("mtu = 7\n")
+    eventually(lambda: agent.ask("/v1/status")[1]["problems"], 5, "the file was read")
+
+    def told() -> list[str]:
+        lines = agent.cli("doctor").stdout.splitlines()
+        assert not [line for line in lines if "agent-problem" in line]
+        return [line for line in lines if "web.toml" in line]
+
+    (while_it_runs,) = told()
+    assert "warning   wish-file: not in force: " in while_it_runs
+    agent.stop()
+    assert told() == [while_it_runs]

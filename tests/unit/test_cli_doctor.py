@@ -16,6 +16,7 @@ from agent.cli.main import main
 from agent.demo.private_host import PrivateHost
 from agent.doctor import Agent, ConfigFile, Facts, Finding, examine, firewall, gather, host, service, surroundings
 from agent.doctor.facts import Destination, Device
+from agent.sources.processes import UNFILTERED
 
 STATUS = {"version": "0.1.0", "pid": os.getpid(), "ready": True, "problems": []}
 HEALTHY = Facts(
@@ -71,6 +72,10 @@ def test_a_healthy_host_needs_nothing() -> None:
         ("agent", "warning", {"agent": Agent(None, "the agent is not running")}),
         ("agent", "info", {"agent": Agent(STATUS | {"ready": False}, "")}),
         ("agent-problem", "warning", {"agent": Agent(STATUS | {"problems": ["the table was flushed"]}, "")}),
+        ("process-source", "info", {"agent": Agent(STATUS | {"process_source": UNFILTERED}, "")}),
+        ("process-source", "warning", {"agent": Agent(STATUS | {"process_source": "no connector"}, "")}),
+        ("wish-file", "warning", {"agent": Agent(STATUS | {"problems": ["wish not taken: a.toml: mtu"]}, "")}),
+        ("wish-file", "warning", {"agent": Agent(None, "x"), "wish_problems": ("a.toml: mtu",)}),
         ("mount-propagation", "critical", {"shares_mounts": False, "mounts": "1 0 0:1 / / rw - ext4 a rw"}),
         ("mount-propagation", "info", {"shares_mounts": False, "mounts": None}),
         ("dead-name", "info", {"dead_names": ("/run/netns/x",)}),
@@ -103,6 +108,19 @@ def test_each_check_finds_what_it_is_for_and_says_what_to_do(
     assert told.severity == severity
     assert told.fix or told.severity == "info"
     assert "\n" not in told.message + told.fix
+
+
+@pytest.mark.parametrize(("remark", "told"), [("", ["ok"]), (None, [])])
+def test_the_process_source_is_spoken_of_where_rules_ask(remark: str | None, told: list[str]) -> None:
+    facts = dataclasses.replace(HEALTHY, agent=Agent(STATUS | {"process_source": remark}, ""))
+    assert [finding.severity for finding in service.processes(facts)] == told
+
+
+def test_a_wish_is_told_once() -> None:
+    facts = dataclasses.replace(HEALTHY, agent=Agent(STATUS | {"problems": ["wish not taken: a.toml: mtu"]}, ""))
+    assert [finding.message for finding in examine(facts) if "a.toml" in finding.message] == [
+        "not in force: a.toml: mtu"
+    ]
 
 
 def test_what_cannot_be_seen_is_not_called_ok() -> None:

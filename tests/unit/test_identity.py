@@ -9,9 +9,19 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.core import identity
-from agent.core.identity import alias_of, cookie_of, host_end_name, is_ours, is_routed, leased_address, printable
+from agent.core.identity import (
+    alias_of,
+    cookie_of,
+    host_end_mac,
+    host_end_name,
+    is_ours,
+    is_routed,
+    leased_address,
+    netns_mac,
+    printable,
+)
 from agent.model import LINK_GROUP, Cookie, Lease
-from tests.unit.worlds import link
+from tests.unit.worlds import lease_in, link, network
 
 COOKIES = st.integers(0, 2**64 - 1).map(Cookie)
 ADDRESSES = st.ip_addresses(v=4).map(lambda address: IPv4Address(int(address)))
@@ -58,6 +68,8 @@ def test_ours_is_a_veth_of_our_name_with_any_mark_of_ours() -> None:
     assert is_ours(replace(ours, group=1 << 30, alias="vethd:"))
     assert not is_ours(replace(ours, group=0, alias=""))
     assert not is_ours(replace(ours, group=0, alias="a vethd:web"))
+    assert is_ours(replace(ours, group=0, alias="", mac=host_end_mac(lease_in(network()))))
+    assert not is_ours(replace(ours, group=0, alias="", mac=netns_mac(lease_in(network()).address)))
     assert not is_ours(replace(ours, kind="dummy"))
     assert not is_ours(replace(ours, name="vhost0"))
 

@@ -97,6 +97,28 @@ def test_strange_numbers_are_left_for_the_table_to_judge(path: Path) -> None:
     assert LeaseFile(path.parent).read() == ({"default": {"web": -1, "db": 10**30}}, "")
 
 
+NOBODY = 65534
+
+
+def test_a_file_that_others_can_change_is_set_aside(path: Path) -> None:
+    for owner, mode in ((0, 0o660), (0, 0o602), (NOBODY, 0o600)):
+        LeaseFile(path.parent).write(MEMORY)
+        os.chown(path, owner, -1)
+        path.chmod(mode)
+        told = f"{path}: can be changed by others, set aside as {path}.damaged"
+        assert LeaseFile(path.parent).read() == ({}, told)
+        assert LeaseFile(path.parent).read() == ({}, "")
+
+
+def test_a_file_without_end_is_not_read(path: Path) -> None:
+    path.symlink_to("/dev/full")
+    # Where devices can be written to by all, as usual, that is the reason; it is not read in any case.
+    assert LeaseFile(path.parent).read()[1].endswith(f", set aside as {path}.damaged")
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert LeaseFile(path.parent).read() == ({}, f"{path}: is damaged, set aside as {path}.damaged")
+
+
 def test_a_fifo_in_its_place_does_not_hold_the_agent_up(path: Path) -> None:
     os.mkfifo(path)
     memory, remark = LeaseFile(path.parent).read()

@@ -191,7 +191,7 @@ def hindered_worlds(draw: st.DrawFn) -> World:
     kernel, desired = world.kernel, world.desired
     host = draw(_host_ends(desired))
     if draw(st.booleans()):
-        strange = (replace(host, kind="dummy"), replace(host, group=0, alias="uplink of rack 7"))
+        strange = (replace(host, kind="dummy"), replace(host, group=0, alias="uplink of rack 7", mac=OTHER_MAC))
         kernel.seen = replace(kernel.seen, host_end=draw(st.sampled_from(strange)))
         return world
     kernel.inner = None
