@@ -27,6 +27,7 @@ from tests.kernel import frames
 from tests.kernel.ground import Ground, sh
 from tests.unit.worlds import lease_in, network
 
+BRIDGE_MAC = netns_mac(network().gateway.ip)
 MAC, DB_MAC, MISSED_MAC = (netns_mac(lease_in(network(), index).address) for index in (2, 3, 77))
 IP, DB_IP = "172.27.0.2", "172.27.0.3"
 IP6, DB_IP6 = "fd00:7e74:1::2", "fd00:7e74:1::3"
@@ -146,7 +147,8 @@ def test_the_bridge_learns_no_mac_but_its_own(ground: Ground) -> None:
             mouth.send(frames.udp(DB_MAC, b"\2" + os.urandom(5), IP, DB_IP, b"x"))
             mouth.send(frames.arp(b"\2" + os.urandom(5), MAC, IP, DB_IP))
         mouth.send(frames.udp(DB_MAC, MAC, IP, DB_IP, LAST))
-        assert not frames.heard_before(ear, LAST)
+        # The bridge itself may tell at any time which groups it listens to.
+        assert not [frame for frame in frames.heard_before(ear, LAST) if frame[6:12] != BRIDGE_MAC]
     assert known_macs() == before
 
 
