@@ -4,6 +4,7 @@
 say), so that such a test fails; it is never skipped.
 """
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,12 @@ class StartAgent(Protocol):
     """Start an agent in the test's private host; `tables` are laid over the default config."""
 
     def __call__(self, tables: Tables | None = None, *, start: bool = True) -> Agent: ...
+
+
+def pytest_configure() -> None:
+    """What a shell runs in the background ignores these, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
