@@ -76,6 +76,7 @@ class Removals:
             if last.failure is not None:
                 raise last.failure
             world.plain.discard(cookie)
+            world.admitted.pop(cookie, None)
             world.forget_place(cookie)
             with world.lock:
                 for table in world.leases.values():

@@ -113,6 +113,8 @@ class World:
         place = self.inside.pop(cookie, None)
         if place is not None:
             self.routed.pop(place.host_end, None)
+            if self.attached.get(place.nsid) == cookie:
+                del self.attached[place.nsid]
 
     def wish_of(self, origin: Origin) -> Wish | None:
         """Return what a namespace wants for itself."""

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from agent.config import load
 from agent.config.wishes import stamps
 from agent.core.identity import ALIAS_PREFIX, host_end_mac, host_end_name
+from agent.core.roster import named
 from agent.core.steps import Step
 from agent.errors import KernelError
 from agent.kernel.awaiting import NotYet
@@ -187,3 +189,18 @@ async def test_what_was_not_seen_and_is_there_is_looked_at_again_before_it_is_a_
     outcome = await place.names.settle(WEB)
     assert (outcome.result, outcome.look, place.told) == ("waiting", (WEB,), [])
     assert (await place.names.settle(WEB)).result == "failed"
+
+
+async def test_nothing_is_remembered_of_who_is_taken_down(place: Place) -> None:
+    world = place.world
+    lease = world.leases["default"].acquire(FIRST, "web")
+    end = link(9, host_end_name(FIRST), mac=host_end_mac(lease), alias=f"{ALIAS_PREFIX}web", group=LINK_GROUP, peer=2)
+    place.see(WEB, FIRST, replace(end, peer_nsid=77))
+    await place.names.settle(WEB)
+    assert (world.attached, set(world.inside)) == ({77: FIRST}, {FIRST})
+    # As one without a name would be.
+    world.admitted[FIRST] = named(WEB)
+    world.roster.leave(WEB)
+    assert (await place.names.take_down(FIRST)).result == "gone"
+    assert (world.attached, world.inside, world.admitted) == ({}, {}, {})
+    assert world.lease_of(FIRST) is None
