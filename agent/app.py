@@ -35,7 +35,7 @@ from agent.reconciler.bulletin import Bulletin, Notice
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.watched import Watch
 from agent.reconciler.wishing import wish_directories
-from agent.reconciler.world import World
+from agent.reconciler.world import Part, World
 from agent.sources.generations import GenerationSource
 from agent.sources.links import LinkSource
 from agent.sources.named import NamedSource
@@ -46,7 +46,7 @@ from agent.state.leases import LeaseFile, Memory
 from agent.state.resolvers import SOURCES, Resolvers
 from agent.state.traffic import TrafficFile
 
-_STATE: Final = "state"
+_STATE: Final[Part] = "state"
 _STATE_SETTLE_SECONDS: Final = 1.0
 _STATE_RETRY_SECONDS: Final = 5.0
 # What a service may open by systemd, and by far more than is needed.

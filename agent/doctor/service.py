@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from agent.doctor.facts import Facts
 from agent.doctor.finding import Finding
+from agent.export.views import WISH_NOT_TAKEN
 from agent.kernel.privileges import NAMES as KEPT
 from agent.kernel.privileges import names_of
 from agent.sources.processes import UNFILTERED
 
 WRITABLE_BY_OTHERS = 0o022
-WISH = "wish not taken: "
 
 
 def agent(facts: Facts) -> Iterator[Finding]:
@@ -25,7 +25,7 @@ def agent(facts: Facts) -> Iterator[Finding]:
     else:
         yield Finding("agent", "info", f"vethd {status['version']} is starting", "wait, then ask again")
     for problem in status["problems"]:
-        if not problem.startswith(WISH):
+        if not problem.startswith(WISH_NOT_TAKEN):
             yield Finding("agent-problem", "warning", problem, "`vethd list` and `vethd explain NAME` tell more")
 
 
@@ -69,7 +69,7 @@ def wishes(facts: Facts) -> Iterator[Finding]:
     """Files of netns.d that cannot be used; of a running agent those that it has not taken."""
     status = facts.agent.status
     told = () if status is None else status["problems"]
-    refused = [problem.removeprefix(WISH) for problem in told if problem.startswith(WISH)]
+    refused = [problem.removeprefix(WISH_NOT_TAKEN) for problem in told if problem.startswith(WISH_NOT_TAKEN)]
     for line in (*facts.wish_problems, *refused):
         yield Finding(
             "wish-file",

@@ -17,7 +17,7 @@ KEEPALIVE_SECONDS: Final = 10.0
 WRITE_SECONDS: Final = 10.0
 MOST_CONNECTIONS: Final = 384
 # As many may be accepted at once, before they count.
-_BACKLOG: Final = 128
+BACKLOG: Final = 128
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -92,7 +92,7 @@ class _Site(web.BaseSite):
     async def start(self) -> None:
         """Listen. Raises OSError."""
         await super().start()
-        self._server = await asyncio.get_running_loop().create_server(self._accept, *self._where, backlog=_BACKLOG)
+        self._server = await asyncio.get_running_loop().create_server(self._accept, *self._where, backlog=BACKLOG)
         for listener in self._server.sockets:
             # Connections inherit it; a closed one would wait for ever for a peer that takes nothing.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_SECONDS * 1000))

@@ -21,7 +21,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agent.errors import HostError
-from agent.export.door import Door, connected
+from agent.export.door import BACKLOG, Door, connected
 
 # For each user but root, and for all of them together: one in the group may have many user ids (user_namespaces(7)).
 PLACES_OF_ONE: Final = 64
@@ -31,7 +31,6 @@ PLACES_OF_ALL: Final = 256
 BURST: Final = 50
 REQUESTS_PER_SECOND: Final = 20.0
 _LONGEST_TURN_SECONDS: Final = 5.0
-_BACKLOG: Final = 128
 # So long may who is refused take to read why, and so many may do so at once.
 _REFUSAL_SECONDS: Final = 1.0
 _MOST_REFUSALS: Final = 32
@@ -79,7 +78,7 @@ class Gate:
         async def in_turn(request: web.Request, handler: _Handler) -> web.StreamResponse:
             seconds = 0.0 if request.transport is None else self._until_turn(caller_of(request.transport))
             if seconds > _LONGEST_TURN_SECONDS:
-                raise web.HTTPTooManyRequests(text=error_text("too many requests"), content_type="application/json")
+                raise told(web.HTTPTooManyRequests, "too many requests")
             if seconds > 0:
                 await asyncio.sleep(seconds)
             return await handler(request)
@@ -144,8 +143,12 @@ def _caller_at(connection: web.RequestHandler) -> Caller:
     return _NOBODY if connection.transport is None else caller_of(connection.transport)
 
 
-def error_text(error: str) -> str:
+def told(kind: type[web.HTTPClientError], error: str) -> web.HTTPClientError:
     """Return an error as the API tells it: JSON."""
+    return kind(text=_error_json(error), content_type="application/json")
+
+
+def _error_json(error: str) -> str:
     return json.dumps({"error": error})
 
 
@@ -166,7 +169,7 @@ class _Site(web.BaseSite):
         await super().start()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
-            lambda: _Threshold(self._ask), sock=self._listener, backlog=_BACKLOG
+            lambda: _Threshold(self._ask), sock=self._listener, backlog=BACKLOG
         )
 
     def _ask(self, transport: asyncio.Transport) -> asyncio.Protocol:
@@ -205,7 +208,7 @@ class _Refusal(asyncio.Protocol):
             transport.abort()
             return
         self._refused.add(transport)
-        body = error_text(self._why)
+        body = _error_json(self._why)
         transport.write(f"HTTP/1.0 403 Forbidden\r\nContent-Type: application/json\r\n\r\n{body}".encode())
         transport.write_eof()
         self._end = asyncio.get_running_loop().call_later(_REFUSAL_SECONDS, transport.abort)

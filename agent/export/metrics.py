@@ -5,7 +5,7 @@ import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,14 +27,14 @@ from agent.export.residents import Resident
 from agent.export.views import STATES
 from agent.kernel.flows import Table
 from agent.model import Traffic
-from agent.reconciler.world import World
+from agent.reconciler.world import Part, World
 
 _PLUMB_BUCKETS = (0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _BRIDGE_PORTS = 1023
 _STANDING = attrgetter("network", "state", "alias_of")
 _EOF = b"# EOF\n"
-# What World.troubles may hold: what an alert looks at is there before there is trouble.
-_PARTS = ("conntrack", "host", "removal", "state")
+# What an alert looks at is there before there is trouble.
+_PARTS = get_args(Part)
 # Those that every agent listens to: what an alert looks at is there before anything is lost.
 _SOURCES = ("inotify", "rtnetlink", "nftables")
 
@@ -120,7 +120,7 @@ class _WorldCollector(Collector):
         troubles = GaugeMetricFamily(
             "vethd_trouble", "Whether status tells of a problem with this part of the host.", labels=("part",)
         )
-        for part in sorted({*_PARTS, *world.troubles}):
+        for part in _PARTS:
             troubles.add_metric((part,), part in world.troubles)
         yield troubles
         yield GaugeMetricFamily("vethd_loop_lag_seconds", "How late the event loop was last.", self._lag())

@@ -16,7 +16,7 @@ from agent.core.roster import Record
 from agent.errors import HostError, KernelError
 from agent.export import log, views
 from agent.export.door import KEEPALIVE_SECONDS, Door
-from agent.export.gate import Gate, error_text
+from agent.export.gate import Gate, told
 from agent.export.live import Live
 from agent.export.metrics import Metrics
 from agent.export.sampler import Sampler
@@ -129,7 +129,7 @@ class Server:
             or not isinstance(timeout, int | float)
             or not 0 <= timeout <= _LONGEST_WAIT_SECONDS
         ):
-            raise _bad_request("timeout must be seconds from 0 to 86400")
+            raise told(web.HTTPBadRequest, "timeout must be seconds from 0 to 86400")
         deadline = asyncio.get_running_loop().time() + timeout
         with self._bulletin.subscribe(PurePath(name).name) as notices:
             while True:
@@ -187,16 +187,14 @@ async def _body(request: _Request) -> dict[str, Any]:
         async with asyncio.timeout(_BODY_SECONDS):
             body = await request.json()
     except TimeoutError:
-        raise web.HTTPRequestTimeout(
-            text=error_text("the body did not come"), content_type="application/json"
-        ) from None
+        raise told(web.HTTPRequestTimeout, "the body did not come") from None
     except (ValueError, RecursionError):
         # Of ValueError, too: no text of its charset, and a number of thousands of digits.
-        raise _bad_request("the body must be JSON") from None
+        raise told(web.HTTPBadRequest, "the body must be JSON") from None
     except web.RequestPayloadError:
-        raise _bad_request("the body is not what its header says") from None
+        raise told(web.HTTPBadRequest, "the body is not what its header says") from None
     if not isinstance(body, dict):
-        raise _bad_request("the body must be a JSON object")
+        raise told(web.HTTPBadRequest, "the body must be a JSON object")
     return body
 
 
@@ -209,12 +207,8 @@ def _is_settled(record: Record) -> bool:
 def _name(body: dict[str, Any]) -> str:
     name = body.get("name")
     if not isinstance(name, str) or not name:
-        raise _bad_request("name must be a string")
+        raise told(web.HTTPBadRequest, "name must be a string")
     return name
-
-
-def _bad_request(message: str) -> web.HTTPBadRequest:
-    return web.HTTPBadRequest(text=error_text(message), content_type="application/json")
 
 
 def _json(value: object, status: int = 200) -> web.Response:

@@ -13,6 +13,8 @@ from agent.reconciler.world import World
 
 View = dict[str, Any]
 STATES: Final = ("ready", "pending", "left", "failed")
+WISH_NOT_TAKEN: Final = "wish not taken: "
+"""Begins each of the problems that are about a file of netns.d."""
 
 
 def namespace(world: World, record: Record) -> View:
@@ -108,7 +110,7 @@ def problems(world: World) -> Iterator[str]:
         yield f"host: {world.host_problem}"
     yield from world.troubles.values()
     for wishes in world.wishes:
-        yield from (f"wish not taken: {line}" for line in wishes.problems.values())
+        yield from (f"{WISH_NOT_TAKEN}{line}" for line in wishes.problems.values())
     failed = [record for record in world.roster if record.state == "failed"]
     if failed:
         yield f"{len(failed)} namespaces failed, first: {failed[0].reason}"

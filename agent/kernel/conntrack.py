@@ -10,7 +10,7 @@ from typing import Final
 
 from agent.errors import KernelError
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.wire import NLMSG_DONE, Request, attribute, attributes, messages
+from agent.kernel.wire import NLMSG_DONE, Request, attribute, attributes, messages, nested
 
 _GET: Final = 0x0101
 _DELETE: Final = 0x0102
@@ -21,7 +21,6 @@ _SOURCE: Final = (1, 3)
 _DESTINATION: Final = (2, 4)
 _SEEN_REPLY: Final = 1 << 1
 _NFGENMSG = struct.Struct("=BBH")
-_NLA_F_NESTED = 0x8000
 _GONE_IS_FINE: Final = {0, errno.ENOENT}
 # Original and reply direction's addresses, and the status.
 _Concerns = Callable[[memoryview, memoryview, int], bool]
@@ -94,7 +93,7 @@ def _deletion(entry: memoryview, concerns: _Concerns) -> Request | None:
     status = int.from_bytes(found[_CTA_STATUS]) if _CTA_STATUS in found else 0
     if not concerns(original[_CTA_TUPLE_IP], reply[_CTA_TUPLE_IP], status):
         return None
-    body = bytes(entry[: _NFGENMSG.size]) + attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, bytes(found[_CTA_TUPLE_ORIG]))
+    body = bytes(entry[: _NFGENMSG.size]) + nested(_CTA_TUPLE_ORIG, bytes(found[_CTA_TUPLE_ORIG]))
     for kind in (_CTA_ZONE, _CTA_ID):
         if kind in found:
             body += attribute(kind, bytes(found[kind]))

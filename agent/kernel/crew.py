@@ -15,7 +15,8 @@ from agent.core.identity import host_end_name
 from agent.core.steps import Step
 from agent.kernel import faults
 from agent.kernel.attachments import Attachments
-from agent.kernel.host import apply_host, host_links, observe_host, tracked_connections
+from agent.kernel.flows import tracked_connections
+from agent.kernel.host import apply_host, host_links, observe_host
 from agent.kernel.leftovers import IsHeld, forget_untranslated, sweep_bridges
 from agent.kernel.members import Member
 from agent.kernel.namespaces import Namespaces
@@ -83,7 +84,7 @@ class Crew:
         return links
 
     async def tracked_connections(self) -> tuple[int, int] | None:
-        """See host.tracked_connections."""
+        """See flows.tracked_connections."""
         return await self._plumb(tracked_connections)
 
     async def load_rules(

@@ -111,12 +111,19 @@ def _count_datagram(
 
 def read_table() -> Table:
     """Read what the table holds, may hold, and each processor's counters; all 0 without conntrack."""
-    used, limit = sysctl.read("net/netfilter/nf_conntrack_count"), sysctl.read("net/netfilter/nf_conntrack_max")
-    if used is None or limit is None:
+    tracked = tracked_connections()
+    if tracked is None:
         return Table(0, 0, ())
     with Netlink(NETLINK_NETFILTER) as netlink:
         payloads = netlink.dump(Request(_GET_STATS, 0, _NFGENMSG, "read conntrack's statistics"))
-    return Table(int(used), int(limit), tuple(_statistics(payload) for payload in payloads))
+    return Table(*tracked, tuple(_statistics(payload) for payload in payloads))
+
+
+def tracked_connections() -> tuple[int, int] | None:
+    """Return how many connections the host tracks and how many it can; None for a kernel that tracks none."""
+    told = [sysctl.read(f"net/netfilter/nf_conntrack_{what}") for what in ("count", "max")]
+    count, limit = (None if each is None else int(each) for each in told)
+    return None if count is None or limit is None else (count, limit)
 
 
 def _statistics(payload: memoryview) -> dict[str, int]:

@@ -46,13 +46,6 @@ def observe_host(netlink: Netlink, networks: Sequence[Network]) -> HostSeen:
     )
 
 
-def tracked_connections() -> tuple[int, int] | None:
-    """Return how many connections the host tracks and how many it can; None for a kernel that tracks none."""
-    told = [sysctl.read(f"net/netfilter/nf_conntrack_{what}") for what in ("count", "max")]
-    count, limit = (None if each is None else int(each) for each in told)
-    return None if count is None or limit is None else (count, limit)
-
-
 def host_links(netlink: Netlink) -> list[Link]:
     """Read all devices of the host in one dump."""
     return [decode.link(payload) for payload in netlink.dump(messages.dump_links())]

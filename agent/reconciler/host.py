@@ -22,10 +22,10 @@ from agent.kernel.host import device_name
 from agent.model import Link
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.contest import CONTESTED, is_contested
-from agent.reconciler.world import World
+from agent.reconciler.world import Part, World
 
-_PART: Final = "host"
-_TRACKING: Final = "conntrack"
+_PART: Final[Part] = "host"
+_TRACKING: Final[Part] = "conntrack"
 _FULL: Final = 0.95
 
 _log = structlog.get_logger()

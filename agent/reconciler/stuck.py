@@ -9,11 +9,11 @@ from agent.core.roster import Incident, Record
 from agent.errors import VethdError
 from agent.model import Cookie
 from agent.reconciler.bulletin import Bulletin
-from agent.reconciler.world import World
+from agent.reconciler.world import Part, World
 
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 30.0
-_PART: Final = "removal"
+_PART: Final[Part] = "removal"
 
 
 def retry_seconds(failures: int) -> float:

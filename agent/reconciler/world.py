@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from agent.config import Config
 from agent.config.wishes import Wishes
@@ -21,6 +21,10 @@ from agent.state.leases import Memory
 from agent.state.resolvers import Resolvers
 
 _REMEMBERED_COMPANY: Final = 1000
+
+
+Part = Literal["conntrack", "host", "removal", "state"]
+"""What of the agent's work on a host a problem may concern."""
 
 
 @dataclass(slots=True)
@@ -55,7 +59,7 @@ class World:
     bridges: dict[str, Bridge] = field(default_factory=dict)
     uplink: Uplink | None = None
     host_problem: str = "the host's side is not set up yet"
-    troubles: dict[str, str] = field(default_factory=dict)
+    troubles: dict[Part, str] = field(default_factory=dict)
     process_remark: Callable[[], str] | None = None
     attached: dict[int, Cookie] = field(default_factory=dict)
     company: OrderedDict[int, None] = field(default_factory=OrderedDict)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.demo.isolation import refuse_initial_namespace
+from agent.kernel.wire import attribute, nested
 
 _NETFILTER = 12
 _NEW = 0x0100
@@ -46,26 +47,17 @@ def _entry(number: int) -> bytes:
     """A UDP conversation between one of 203.0.113.1's ports and one of 203.0.113.2's."""
     ports = 1 + number % 60000, 1 + number // 60000
     tuples = _tuple(1, _SOURCE, _DESTINATION, *ports) + _tuple(2, _DESTINATION, _SOURCE, *reversed(ports))
-    status = _attribute(3, struct.pack(">I", _STATUS))
-    timeout = _attribute(7, struct.pack(">I", 600))
+    status = attribute(3, struct.pack(">I", _STATUS))
+    timeout = attribute(7, struct.pack(">I", 600))
     return _message(_NEW, _CREATE, tuples + status + timeout)
 
 
 def _tuple(kind: int, source: bytes, destination: bytes, source_port: int, destination_port: int) -> bytes:
-    addresses = _nested(1, _attribute(1, source) + _attribute(2, destination))
-    ports = _attribute(1, bytes([_UDP])) + b"".join(
-        _attribute(place, struct.pack(">H", port)) for place, port in ((2, source_port), (3, destination_port))
+    addresses = nested(1, attribute(1, source) + attribute(2, destination))
+    ports = attribute(1, bytes([_UDP])) + b"".join(
+        attribute(place, struct.pack(">H", port)) for place, port in ((2, source_port), (3, destination_port))
     )
-    return _nested(kind, addresses + _nested(2, ports))
-
-
-def _nested(kind: int, content: bytes) -> bytes:
-    return _attribute(kind | 0x8000, content)
-
-
-def _attribute(kind: int, content: bytes) -> bytes:
-    length = 4 + len(content)
-    return struct.pack("=HH", length, kind) + content + bytes(-length % 4)
+    return nested(kind, addresses + nested(2, ports))
 
 
 def _message(kind: int, flags: int, content: bytes) -> bytes:

@@ -14,6 +14,8 @@ GATEWAY4, GATEWAY6 = "172.27.0.1", "fd00:7e74:1::1"
 SUBNET4, SUBNET6 = "172.27.0.0/16", "fd00:7e74:1::/64"
 BRIDGE, DEVICE = "vethd0", "eth0"
 DEFAULT_ROUTES = {(GATEWAY4, DEVICE), (GATEWAY6, DEVICE)}
+# By how many ports a bridge may have, all namespaces are of the one kind or of the other.
+KINDS = {"port": 1000, "routed": 0}
 _ports = itertools.count(20000)
 
 

@@ -22,7 +22,7 @@ from agent.demo.uplink import BEYOND4, BEYOND6, UPLINK
 from agent.kernel import bridges
 from agent.model import Network
 from tests.harness import netns, observe
-from tests.harness.expect import BRIDGE, DEVICE, GATEWAY4, GATEWAY6
+from tests.harness.expect import BRIDGE, DEVICE, GATEWAY4, GATEWAY6, KINDS
 from tests.kernel import frames
 from tests.kernel.ground import Ground, sh
 from tests.unit.worlds import lease_in, network
@@ -36,7 +36,6 @@ LLDP = 0x88CC
 MANY = 150
 BURST = 100
 LAST = b"the last of all"
-KINDS = {"port": 1000, "routed": 0}
 
 
 @contextlib.contextmanager

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tests.harness.expect import why_not_working
-from tests.harness.waiting import eventually
+from tests.harness.expect import eventually_works
 from tests.soak import drift
 from tests.soak.stage import STEADY, Stage
 
@@ -85,14 +84,8 @@ def _why_not_healed(stage: Stage, name: str) -> str:
     """Empty for one that works, or that is not there any more."""
     if name not in (*STEADY, *stage.lives.names):
         return ""
-    why = [""]
-
-    def works() -> bool:
-        why[0] = why_not_working(name, timeout=0.3)
-        return not why[0]
-
     try:
-        eventually(works, _HEALED, f"{name} works")
-    except AssertionError:
-        return why[0]
+        eventually_works(name, _HEALED)
+    except AssertionError as error:
+        return str(error)
     return ""

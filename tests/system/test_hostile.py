@@ -14,11 +14,10 @@ import pytest
 from agent.demo import internet, uplink
 from tests.conftest import StartAgent
 from tests.harness import netns, observe
-from tests.harness.expect import DEVICE, GATEWAY4, address4, assert_works, eventually_works, host_end
+from tests.harness.expect import DEVICE, GATEWAY4, KINDS, address4, assert_works, eventually_works, host_end
 from tests.harness.running import Agent
 from tests.harness.waiting import eventually
 
-KINDS = {"port": 1000, "routed": 0}
 METRICS_PORT = 9853
 FLAPS_SECONDS = 2.0
 

@@ -18,13 +18,12 @@ from agent.demo.isolation import add_named, delete_named, inside
 from agent.demo.private_host import PrivateHost
 from tests.conftest import StartAgent
 from tests.harness import netns, observe
-from tests.harness.expect import GATEWAY4, address4, address6, assert_works, host_end
+from tests.harness.expect import GATEWAY4, KINDS, address4, address6, assert_works, host_end
 from tests.harness.running import Agent
 from tests.harness.waiting import eventually
 
 PORT = 5353
 PAUSE = 0.002
-KINDS = {"port": 1000, "routed": 0}
 
 
 @pytest.fixture(params=KINDS)
