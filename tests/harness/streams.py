@@ -1,5 +1,6 @@
 """A TCP stream that never rests, and whether one packet of it was lost on either side."""
 
+import logging
 import re
 from types import TracebackType
 from typing import Self
@@ -9,6 +10,7 @@ from agent.demo.private_host import PrivateHost
 from tests.harness import observe
 from tests.harness.netns import Heartbeat, Name
 
+_log = logging.getLogger(__name__)
 _PORTS = re.compile(r"\bdport=(\d+)")
 _RETRANSMITS = re.compile(r"\bretrans:\d+/(\d+)")
 # On a busy machine answers are late, and what was not lost is sent again: the other side says so (RFC 2883).
@@ -56,6 +58,8 @@ def _lost(netns: Name, which: str) -> int:
     told = observe.run("ss", "-Htin", which, netns=netns)
     assert told, "the connection is there"
     sent_again, in_vain = (_count(pattern, told) for pattern in (_RETRANSMITS, _IN_VAIN))
+    if sent_again > in_vain:
+        _log.warning("of %r, %s, some were sent again: %s", netns, which, told)
     return max(0, sent_again - in_vain)
 
 

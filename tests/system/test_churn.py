@@ -44,6 +44,7 @@ def test_a_thousand_come_and_go(tmp_path: Path) -> None:
         assert sizes[1] - sizes[0] < MOST_GROWTH, "kB"
 
 
+@pytest.mark.serial
 @pytest.mark.timeout(300)
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     with Stage(tmp_path, SEED) as stage:
