@@ -4,26 +4,74 @@ Source: nfnetlink_conntrack.h (ctnetlink), net/netfilter/nf_conntrack_netlink.c.
 """
 
 import errno
+import socket
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from agent.errors import KernelError
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.wire import NLMSG_DONE, Request, attribute, attributes, messages, nested
+from agent.kernel.wire import NLMSG_DONE, Request, attribute, attributes, messages, nested, number
 
 _GET: Final = 0x0101
 _DELETE: Final = 0x0102
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_ID, _CTA_ZONE = 1, 2, 3, 12, 18
+_CTA_FILTER: Final = 25
 _CTA_TUPLE_IP = 1
 # CTA_IP_V4_SRC and CTA_IP_V6_SRC; CTA_IP_V4_DST and CTA_IP_V6_DST.
 _SOURCE: Final = (1, 3)
 _DESTINATION: Final = (2, 4)
+_IPV4_BYTES: Final = 4
+# CTA_FILTER_ORIG_FLAGS and CTA_FILTER_REPLY_FLAGS, by the tuple; CTA_FILTER_F_CTA_IP_SRC (nf_internals.h).
+_FILTER_FLAGS: Final = {_CTA_TUPLE_ORIG: 1, _CTA_TUPLE_REPLY: 2}
+_FILTER_SOURCE: Final = 1 << 0
 _SEEN_REPLY: Final = 1 << 1
+# A dump takes a lock for each bucket of the table, a flush for those alone that hold something: some 25 times faster.
+_FLUSHED_AT_ONCE: Final = 12
 _NFGENMSG = struct.Struct("=BBH")
 _GONE_IS_FINE: Final = {0, errno.ENOENT}
+_UNKNOWN_REQUEST: Final = {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}
 # Original and reply direction's addresses, and the status.
 _Concerns = Callable[[memoryview, memoryview, int], bool]
+
+
+@dataclass(slots=True)
+class _Kernel:
+    """What has been found out of the kernel: whether it flushes by addresses, as since Linux 6.11."""
+
+    filters: bool = True
+
+
+_kernel: Final = _Kernel()
+
+
+def flush(netlink: Netlink, addresses: Sequence[bytes]) -> None:
+    """Delete every entry that one of these addresses opened or answers; quick for a few of IPv4. Raises KernelError.
+
+    A kernel without conntrack has none.
+    """
+    few = [address for address in addresses if len(address) == _IPV4_BYTES]
+    # Of IPv6, kernels so far flush whatever has another address: ctnetlink_filter_match_tuple has it the wrong way.
+    if len(few) > _FLUSHED_AT_ONCE or not all(_flush(netlink, address) for address in few):
+        few = []
+    if rest := [address for address in addresses if address not in few]:
+        forget(rest)
+
+
+def _flush(netlink: Netlink, address: bytes) -> bool:
+    """Delete the entries of an IPv4 address; return whether the kernel can."""
+    for direction, flags in _FILTER_FLAGS.items() if _kernel.filters else ():
+        source = nested(direction, nested(_CTA_TUPLE_IP, attribute(_SOURCE[0], address)))
+        which = nested(_CTA_FILTER, number(flags, _FILTER_SOURCE))
+        body = _NFGENMSG.pack(socket.AF_INET, 0, 0) + source + which
+        answer = netlink.ask(Request(_DELETE, 0, body, "forget the connections of an address"))
+        if answer.code in _UNKNOWN_REQUEST:
+            # An older one takes the tuple for that of one entry, and misses the ports in it.
+            _kernel.filters = False
+        elif answer.code not in _GONE_IS_FINE:
+            raise KernelError("forget the connections of an address", answer.code, answer.detail)
+    return _kernel.filters
 
 
 def forget(addresses: Collection[bytes]) -> int:
@@ -66,7 +114,7 @@ def _forget(concerns: _Concerns, parts: Collection[bytes]) -> int:
         try:
             doomed = list(_deletions(netlink, concerns, parts))
         except KernelError as error:
-            if error.code in {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}:
+            if error.code in _UNKNOWN_REQUEST:
                 return 0
             raise
         for request in doomed:

@@ -1,7 +1,7 @@
-"""The two threads that do the kernel's work, and what the loop asks of them.
+"""The threads that do the kernel's work, and what the loop asks of them.
 
 The plumber looks and makes; the reaper takes down. The RTNL lock lets one writer in at a
-time, so more threads would only wait; but a deletion waits for RCU, not for the lock, and
+time, so more plumbers would only wait; but a deletion waits for RCU, not for the lock, and
 must not hold the plumber up.
 """
 
@@ -151,15 +151,15 @@ class Crew:
             while self._removals:
                 batch, self._removals = self._removals, []
                 try:
-                    traffic = await loop.run_in_executor(
-                        self._reaper_thread, self._reaper.remove, [removal for removal, _ in batch]
-                    )
+                    removals = [removal for removal, _ in batch]
+                    deletion = self._reaper.begin(removals)
+                    lasts = await loop.run_in_executor(self._reaper_thread, self._reaper.finish, removals, deletion)
                 except Exception as error:  # noqa: BLE001  whoever asked gets it
                     for _, done in batch:
                         if not done.done():
                             done.set_exception(error)
                 else:
-                    for (_, done), last in zip(batch, traffic, strict=True):
+                    for (_, done), last in zip(batch, lasts, strict=True):
                         if not done.done():
                             done.set_result(last)
         finally:

@@ -28,6 +28,8 @@ _NEW: Final = (10 << 8) | 12
 _GET: Final = (10 << 8) | 13
 _DELETE: Final = (10 << 8) | 14
 _DESTROY: Final = (10 << 8) | 30
+# The answers of so many fit the receive buffer (net.core.rmem_default).
+_TOGETHER: Final = 128
 _UNKNOWN_REQUEST: Final = {errno.EINVAL, errno.EOPNOTSUPP}
 _HEADERS: Final = {"inet": struct.pack("=BBH", 1, 0, 0), "bridge": struct.pack("=BBH", 7, 0, 0)}
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENT = 1, 2, 1
@@ -48,6 +50,12 @@ def list_elements(family: Family, set_name: str) -> Request:
     return Request(_GET, 0, _set(family, set_name), f"read the set {set_name} of our nftables table")
 
 
+def get_element(family: Family, set_name: str, key: bytes) -> Request:
+    """Ask for one element of a set."""
+    body = _set(family, set_name) + nested(LIST_ELEMENTS, _keyed(key))
+    return Request(_GET, 0, body, f"read the set {set_name} of our nftables table")
+
+
 @dataclass(slots=True)
 class _Kernel:
     """What has been found out of the kernel: whether it has NFT_MSG_DESTROYSETELEM, as since Linux 6.3."""
@@ -59,30 +67,38 @@ _kernel: Final = _Kernel()
 
 
 def delete_all(netlink: Netlink, deletions: Sequence[Request]) -> None:
-    """Do deletions; elements that are not there are no error. Raises KernelError.
+    """Do deletions, many in a transaction; elements that are not there are no error. Raises KernelError.
 
     A deletion of what is missing fails its transaction, and taking that back makes the kernel wait for
     an RCU grace period, some 15 ms; where it can be told not to mind, it is.
     """
+    for start in range(0, len(deletions), _TOGETHER):
+        _delete(netlink, deletions[start : start + _TOGETHER])
+
+
+def _delete(netlink: Netlink, deletions: Sequence[Request]) -> None:
     kind = _DESTROY if _kernel.destroys else _DELETE
     try:
         netlink.transact([deletion._replace(kind=kind) for deletion in deletions])
     except KernelError as error:
         if error.code in _UNKNOWN_REQUEST and _kernel.destroys:
             _kernel.destroys = False
-            delete_all(netlink, deletions)
+            _delete(netlink, deletions)
         elif error.code != errno.ENOENT:
             raise
         elif len(deletions) > 1:
             # One that is missing failed the transaction it was in.
             for deletion in deletions:
-                delete_all(netlink, [deletion])
+                _delete(netlink, [deletion])
 
 
 def _change(kind: int, flags: int, family: Family, set_name: str, key: bytes) -> Request:
-    element = nested(_LIST_ELEMENT, nested(ELEMENT_KEY, attribute(DATA_VALUE, key)))
-    body = _set(family, set_name) + nested(LIST_ELEMENTS, element)
+    body = _set(family, set_name) + nested(LIST_ELEMENTS, _keyed(key))
     return Request(kind, flags, body, f"change the set {set_name} of our nftables table")
+
+
+def _keyed(key: bytes) -> bytes:
+    return nested(_LIST_ELEMENT, nested(ELEMENT_KEY, attribute(DATA_VALUE, key)))
 
 
 def _set(family: Family, set_name: str) -> bytes:

@@ -30,6 +30,7 @@ _INSTRUCTION: Final = struct.Struct("=HBBI")
 # Offsets from the start of the message: struct nlmsghdr is 16 bytes.
 _TYPE: Final = 4
 _PORT: Final = 12
+_FAMILY: Final = 16
 _LINK_FLAGS, _LINK_CHANGE = 24, 28
 # The kernel puts the name first (net/core/rtnetlink.c, rtnl_fill_ifinfo).
 _LINK_NAME: Final = 36
@@ -47,6 +48,25 @@ def pass_losses(listener: socket.socket, interfaces: Iterable[str]) -> None:
     ``interfaces`` are the names of our devices inside namespaces.
     """
     _attach(listener, _losses(interfaces))
+
+
+def pass_ends(listener: socket.socket) -> None:
+    """Let only these of rtnetlink pass: a device was set down, or is gone; not that it left a bridge."""
+    lines: list[_Line] = [
+        ("", _LD_B, _FAMILY, "", ""),
+        ("", _JEQ, rt.AF_UNSPEC, "", "drop"),
+        ("", _LD_H, _TYPE, "", ""),
+        ("", _JEQ, socket.htons(rt.RTM_DELLINK), "pass", ""),
+        ("", _JEQ, socket.htons(rt.RTM_NEWLINK), "", "drop"),
+        ("", _LD_W, _LINK_CHANGE, "", ""),
+        ("", _JEQ, _NEW_DEVICE, "drop", ""),
+        ("", _JSET, socket.htonl(_IFF_UP), "", "drop"),
+        ("", _LD_W, _LINK_FLAGS, "", ""),
+        ("", _JSET, socket.htonl(_IFF_UP), "drop", "pass"),
+        ("drop", _RET, 0, "", ""),
+        ("pass", _RET, _PASS, "", ""),
+    ]
+    _attach(listener, lines)
 
 
 def pass_foreign(listener: socket.socket, own_ports: Iterable[int]) -> None:

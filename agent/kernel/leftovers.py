@@ -12,8 +12,9 @@ from typing import Final
 from agent.core.identity import netns_mac
 from agent.errors import KernelError
 from agent.kernel import conntrack, decode, routing
+from agent.kernel.elements import delete_all
 from agent.kernel.netlink import Netlink
-from agent.kernel.openings import forget_openings, read_openings
+from agent.kernel.openings import OpeningsReader, openings_elements
 from agent.kernel.rtnetlink import NDA_DST, NDMSG
 from agent.kernel.wire import Request, attributes
 from agent.model import Bridge, Lease, Network
@@ -48,8 +49,9 @@ def sweep_connections(netfilter: Netlink, networks: Sequence[Network], is_held: 
     def is_doomed(address: bytes) -> bool:
         return any(_index(network, address) is not None for network in networks) and not is_held(address)
 
-    counted = [address for address in read_openings(netfilter) if is_doomed(address)]
-    forget_openings(netfilter, counted)
+    openings = OpeningsReader().read(netfilter)
+    counted = [address for address in {*openings.opened, *openings.accepted} if is_doomed(address)]
+    delete_all(netfilter, openings_elements(counted))
     return len(counted) + conntrack.forget_if(is_doomed, [_common_bytes(subnet) for subnet in _subnets(networks)])
 
 

@@ -4,7 +4,7 @@ A bridge port is checked in ``bridge vethd``, MAC and all; a host end that the h
 seen by ``inet vethd`` alone, and its MAC says nothing there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
@@ -12,6 +12,7 @@ from agent.core.identity import netns_mac
 from agent.kernel.elements import Family, add_element, delete_all, delete_element
 from agent.kernel.maps import add_pair
 from agent.kernel.netlink import Netlink
+from agent.kernel.openings import count_from_nothing
 from agent.kernel.wire import Request
 from agent.model import Lease
 
@@ -37,20 +38,27 @@ class Members:
 
     def admit(self, member: Member) -> None:
         """Let a namespace's own addresses and MAC pass; again is no error. Raises KernelError."""
-        self._netlink.transact([_addition(element) for element in _elements(member)])
+        additions = [_addition(element) for element in _elements(member)]
+        if member[1].address6 is not None:
+            additions.append(count_from_nothing(member[1].address6.packed))
+        self._netlink.transact(additions)
 
     def exempt(self, lease: Lease, exempt: bool) -> None:
         """Keep a namespace's packets from being masqueraded, or not any more. Raises KernelError."""
         if exempt:
             self._netlink.transact([_addition(element) for element in _exemptions(lease)])
         else:
-            delete_all(self._netlink, [_deletion(element) for element in _exemptions(lease)])
+            delete_all(self._netlink, exemption_elements(lease))
 
-    def expel(self, members: Sequence[Member]) -> None:
-        """Take members out; those that are not there are no error. Raises KernelError."""
-        for member in members:
-            elements = (*_elements(member), *_paces(member[1]))
-            delete_all(self._netlink, [_deletion(element) for element in elements])
+
+def member_elements(member: Member) -> list[Request]:
+    """Return what takes a member out; see delete_all."""
+    return [_deletion(element) for element in (*_elements(member), *_paces(member[1]))]
+
+
+def exemption_elements(lease: Lease) -> list[Request]:
+    """Return what takes an exemption from masquerading back; see delete_all."""
+    return [_deletion(element) for element in _exemptions(lease)]
 
 
 def bridge_mac_of(lease: Lease) -> bytes:

@@ -100,6 +100,11 @@ def delete_link(name: str) -> Request:
     return Request(RTM_DELLINK, 0, _ifinfo() + text(IFLA_IFNAME, name), f"delete {name}")
 
 
+def delete_device(index: int) -> Request:
+    """Delete a device by its ifindex."""
+    return Request(RTM_DELLINK, 0, IFINFO.pack(AF_UNSPEC, 0, index, 0, 0), f"delete device {index}")
+
+
 def delete_group(group: int) -> Request:
     """Delete all devices of a group, at the price of one."""
     return Request(RTM_DELLINK, 0, _ifinfo() + number(IFLA_GROUP, group), f"delete link group {group}")

@@ -5,7 +5,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h, NFTA_SET_ELEM_*, NFTA_COUNTER_
 
 import errno
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from agent.errors import KernelError
@@ -14,12 +14,13 @@ from agent.kernel.elements import (
     ELEMENT_KEY,
     HEADER_BYTES,
     LIST_ELEMENTS,
-    delete_all,
+    add_element,
     delete_element,
+    get_element,
     list_elements,
 )
 from agent.kernel.netlink import Netlink
-from agent.kernel.wire import NLA_TYPE_MASK, attributes
+from agent.kernel.wire import NLA_TYPE_MASK, Request, attributes
 
 _ELEMENT_EXPRESSION, _EXPRESSION_DATA = 7, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
@@ -69,17 +70,37 @@ class OpeningsReader:
         return self._counts[direction]
 
 
-def read_openings(netlink: Netlink) -> dict[bytes, tuple[int, int]]:
-    """Return how many connections each address opened and accepted; nothing without our tables."""
-    opened, accepted = OpeningsReader().read(netlink)
-    return {address: (opened.get(address, 0), accepted.get(address, 0)) for address in {*opened, *accepted}}
+def read_openings(netlink: Netlink, addresses: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
+    """Return how many connections each of some addresses opened and accepted; unless nothing is known of it.
+
+    Raises KernelError, but not without our tables.
+    """
+    keys = [(address, place) for address in addresses for place in range(len(_DIRECTIONS))]
+    requests = [get_element("inet", _set_of(address, _DIRECTIONS[place]), address) for address, place in keys]
+    counts: dict[bytes, list[int]] = {}
+    for (address, place), request, answer in zip(keys, requests, netlink.exchange(requests), strict=True):
+        if answer.code not in {0, errno.ENOENT}:
+            raise KernelError(request.what, answer.code, answer.detail)
+        for elements in filter(None, map(_elements, answer.replies)):
+            counts.setdefault(address, [0, 0])[place] = next(packets for _, packets in decode(elements))
+    return {address: (opened, accepted) for address, (opened, accepted) in counts.items()}
 
 
-def forget_openings(netlink: Netlink, addresses: Collection[bytes]) -> None:
-    """Take addresses out of the sets, so that their next holders start at nothing. Raises KernelError."""
-    for address in addresses:
-        family = "4" if len(address) == _IPV4_BYTES else "6"
-        delete_all(netlink, [delete_element("inet", direction + family, address) for direction in _DIRECTIONS])
+def count_from_nothing(address: bytes) -> Request:
+    """Return what has the connections that an address opens counted from before its first packet.
+
+    That it has opened and accepted none is known only then: rules that are loaded anew forget who has.
+    """
+    return add_element("inet", _set_of(address, "opened"), address)
+
+
+def openings_elements(addresses: Sequence[bytes]) -> list[Request]:
+    """Return what takes addresses out of the sets, so that their next holders start at nothing; see delete_all."""
+    return [
+        delete_element("inet", _set_of(address, direction), address)
+        for address in addresses
+        for direction in _DIRECTIONS
+    ]
 
 
 def decode(elements: bytes) -> Iterable[tuple[bytes, int]]:
@@ -106,10 +127,15 @@ def _dump(netlink: Netlink, set_name: str) -> Iterator[bytes]:
         if error.code == errno.ENOENT:
             return
         raise
-    for payload in payloads:
-        elements = attributes(payload, HEADER_BYTES).get(LIST_ELEMENTS)
-        if elements:
-            yield bytes(elements)
+    yield from filter(None, map(_elements, payloads))
+
+
+def _elements(payload: memoryview) -> bytes:
+    return bytes(attributes(payload, HEADER_BYTES).get(LIST_ELEMENTS, b""))
+
+
+def _set_of(address: bytes, direction: str) -> str:
+    return direction + ("4" if len(address) == _IPV4_BYTES else "6")
 
 
 def _decode_each(elements: bytes) -> Iterator[tuple[bytes, int]]:

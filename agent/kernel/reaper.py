@@ -1,31 +1,26 @@
-"""Taking attachments down, many in one go.
-
-Deleting a device makes the kernel wait for an RCU grace period, some 20 ms, and a whole
-group of devices waits just once. So this blocks in a thread of its own, away from the
-plumber, and takes as many at a time as there are.
-"""
+"""Taking attachments down, many in one go: as many at a time as there are."""
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from agent.core.identity import is_ours
 from agent.core.plan import IPV6_BYTES
 from agent.errors import KernelError
 from agent.kernel import conntrack, routing
-from agent.kernel.doom import delete_together
+from agent.kernel.doom import Deletion, Doom
+from agent.kernel.elements import delete_all
 from agent.kernel.leftovers import IsHeld, sweep_connections
-from agent.kernel.members import Members
+from agent.kernel.members import exemption_elements, member_elements
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.openings import forget_openings, read_openings
-from agent.kernel.reading import read_link
+from agent.kernel.openings import openings_elements, read_openings
 from agent.kernel.wire import Request
-from agent.model import Lease, Network, Traffic
+from agent.model import Lease, Link, Network, Traffic
 
 # Not ENODEV: of a bridge that was made anew, the next try knows the number.
 _GONE_IS_FINE: Final = {0, errno.ENOENT}
+_SILENT: Final = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,64 +52,51 @@ class Reaper:
 
     def __init__(self) -> None:
         self._netfilter = Netlink(NETLINK_NETFILTER)
-        self._members = Members(self._netfilter)
         self._netlink = Netlink()
+        self._doom = Doom()
         self.netfilter_port = self._netfilter.port
 
     def close(self) -> None:
         """Close the sockets."""
+        self._doom.close()
         self._netlink.close()
         self._netfilter.close()
-
-    def remove(self, removals: Sequence[Removal]) -> list[Last]:
-        """Take attachments down; what is gone already is no error, and one that fails keeps no other."""
-        failures = _Failures()
-        traffic = self._delete_links(removals, failures)
-        for each in removals:
-            with failures.of(each):
-                self._expel(each)
-            with failures.of(each):
-                self._forget_neighbours(each)
-        openings: Mapping[bytes, tuple[int, int]] = {}
-        leased = [each for each in removals if each.lease is not None]
-        if leased:
-            with failures.of(*leased):
-                openings = read_openings(self._netfilter)
-                conntrack.forget([address for each in leased for address in _addresses(each)])
-        for each in removals:
-            # What is to be tried again is to find its counts.
-            if each.host_end not in failures:
-                with failures.of(each):
-                    forget_openings(self._netfilter, [address for address in _addresses(each) if address in openings])
-        return [
-            _last(each, last, openings, failures.get(each.host_end))
-            for each, last in zip(removals, traffic, strict=True)
-        ]
 
     def sweep(self, networks: Sequence[Network], is_held: IsHeld) -> int:
         """See leftovers.sweep_connections."""
         return sweep_connections(self._netfilter, networks, is_held)
 
-    def _delete_links(self, removals: Sequence[Removal], failures: "_Failures") -> list[Traffic | None]:
-        found = {}
+    def begin(self, removals: Sequence[Removal]) -> Deletion:
+        """Have the devices go, on another thread; `finish` must follow. Does not block."""
+        return self._doom.begin([each.host_end for each in removals])
+
+    def finish(self, removals: Sequence[Removal], deletion: Deletion) -> list[Last]:
+        """Take attachments down; what is gone already is no error, and one that fails keeps no other.
+
+        Devices go first: one that could still send would open connections anew, and with its set
+        elements gone from any address.
+        """
+        with closing(deletion):
+            return self._finish(removals, deletion)
+
+    def _finish(self, removals: Sequence[Removal], deletion: Deletion) -> list[Last]:
+        failures = _Failures()
+        links = deletion.links()
+        deletion.until_silent()
+        openings: Mapping[bytes, tuple[int, int]] = {}
+        addresses = [address for each in removals for address in _addresses(each)]
+        with failures.of(*(each for each in removals if each.lease is not None)):
+            openings = read_openings(self._netfilter, addresses)
+            talked = [address for address in addresses if openings.get(address) != _SILENT]
+            conntrack.flush(self._netfilter, talked)
+        for host_end, refusal in deletion.until_gone().items():
+            failures.setdefault(host_end, refusal)
         for each in removals:
             with failures.of(each):
-                found[each] = read_link(self._netlink, each.host_end)
-        ours = {each: link for each, link in found.items() if link is not None and is_ours(link)}
-        try:
-            delete_together(self._netlink, list(ours.values()))
-        except KernelError:
-            for each, link in ours.items():
-                with failures.of(each):
-                    delete_together(self._netlink, [link])
-        links = [found.get(each) for each in removals]
-        return [None if link is None else link.traffic for link in links]
-
-    def _expel(self, removal: Removal) -> None:
-        if removal.lease and removal.admitted:
-            self._members.expel([(removal.host_end, removal.lease)])
-        if removal.lease and removal.exempt:
-            self._members.exempt(removal.lease, exempt=False)
+                self._forget_neighbours(each)
+        # What is to be tried again is to find its counts.
+        self._delete_elements([each for each in removals if each.host_end not in failures], failures)
+        return [_last(each, links.get(each.host_end), openings, failures.get(each.host_end)) for each in removals]
 
     def _forget_neighbours(self, removal: Removal) -> None:
         if removal.bridge is None or removal.lease is None:
@@ -123,6 +105,14 @@ class Reaper:
         for request, answer in zip(requests, self._netlink.exchange(requests), strict=True):
             if answer.code not in _GONE_IS_FINE:
                 raise KernelError(request.what, answer.code, answer.detail)
+
+    def _delete_elements(self, removals: Sequence[Removal], failures: "_Failures") -> None:
+        try:
+            delete_all(self._netfilter, [element for each in removals for element in _elements(each)])
+        except KernelError:
+            for each in removals:
+                with failures.of(each):
+                    delete_all(self._netfilter, _elements(each))
 
 
 class _Failures(dict[str, KernelError]):
@@ -138,6 +128,16 @@ class _Failures(dict[str, KernelError]):
                 self.setdefault(each.host_end, error)
 
 
+def _elements(removal: Removal) -> list[Request]:
+    """Return the deletions of all that our sets hold of one."""
+    found = openings_elements(_addresses(removal))
+    if removal.lease and removal.admitted:
+        found += member_elements((removal.host_end, removal.lease))
+    if removal.lease and removal.exempt:
+        found += exemption_elements(removal.lease)
+    return found
+
+
 def _entries_on(bridge: int, addresses: Sequence[bytes]) -> list[Request]:
     """Return the deletions of what the host keeps on the bridge: the rest went with the host end.
 
@@ -151,11 +151,12 @@ def _entries_on(bridge: int, addresses: Sequence[bytes]) -> list[Request]:
 
 def _last(
     removal: Removal,
-    traffic: Traffic | None,
+    link: Link | None,
     openings: Mapping[bytes, tuple[int, int]],
     failure: KernelError | None,
 ) -> Last:
     counts = [openings.get(address, (0, 0)) for address in _addresses(removal)]
+    traffic = None if link is None else link.traffic
     return Last(traffic, sum(opened for opened, _ in counts), sum(accepted for _, accepted in counts), failure)
 
 

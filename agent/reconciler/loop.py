@@ -122,7 +122,8 @@ class Reconciler:
         for cookie in () if self._running else self._strays.find_due():
             self.mark(cookie, _SETTLE_SECONDS, reason="stray")
         while self._running < _AT_ONCE and (key := self._dirty.take(now)) is not None:
-            self._running += 1
+            # The plumber's thread does one look at a time; those that take down wait elsewhere, and together.
+            self._running += isinstance(key, str)
             group.create_task(self._work_on(key), name=f"look {key!r}")
 
     async def _work_on_host(self) -> None:
@@ -160,7 +161,7 @@ class Reconciler:
         except Exception:  # noqa: BLE001  one name's trouble must not end the others
             _log.exception("look failed by a mistake of vethd", key=key)
         finally:
-            self._running -= 1
+            self._running -= isinstance(key, str)
             self._dirty.done(key)
             self._world.queued = len(self._dirty)
             self._bulletin.count("reconciled", reason=reason, result=outcome.result)

@@ -47,6 +47,7 @@ class Vethd(Contender):
     gateway = GATEWAY4
     tables: ClassVar[Tables] = {}
     agent: Agent
+    _mark = 0
 
     def prepare(self, host: PrivateHost, stack: ExitStack) -> None:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
@@ -61,10 +62,11 @@ class Vethd(Contender):
 
     def release(self, netns: str, number: int) -> None:
         """Nothing: the agent sees that the name is gone."""
+        self._mark = self.agent.mark()
 
     def await_forgotten(self, netns: str) -> None:
         """The agent says so when set elements, neighbours and connections are gone and the lease is free."""
-        self.agent.wait_event("removed", timeout=_FORGOTTEN_TIMEOUT, name=netns)
+        self.agent.wait_event("removed", timeout=_FORGOTTEN_TIMEOUT, since=self._mark, name=netns)
 
     def await_only(self, count: int) -> None:
         """Until the agent has forgotten all but so many namespaces."""

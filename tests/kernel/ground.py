@@ -11,6 +11,7 @@ from agent.kernel.attachments import Attachments
 from agent.kernel.host import apply_host, observe_host
 from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import Netlink
+from agent.kernel.reaper import Last, Reaper, Removal
 from agent.kernel.ruleset import Ruleset
 from agent.model import Attachment, Bridge, Cookie, Network, Observed
 from tests.harness import netns, observe
@@ -23,6 +24,11 @@ NETNS = Path("/run/netns")
 def sh(command: str, where: Name | None = None) -> str:
     """What somebody does by hand, in a namespace or in the host; its output. It has to succeed."""
     return observe.run("sh", "-c", command, netns=where)
+
+
+def remove(reaper: Reaper, removals: Sequence[Removal]) -> list[Last]:
+    """Take attachments down, as the crew does it on two threads."""
+    return reaper.finish(removals, reaper.begin(removals))
 
 
 class Ground:

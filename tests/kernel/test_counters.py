@@ -7,8 +7,9 @@ import pytest
 
 from agent.demo.private_host import PrivateHost
 from agent.kernel.counters import Place, TrafficReader, read_inside
+from agent.kernel.elements import delete_all
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.openings import OpeningsReader, decode, forget_openings, read_openings
+from agent.kernel.openings import OpeningsReader, decode, openings_elements, read_openings
 from agent.kernel.ruleset import Ruleset
 from agent.kernel.wire import attribute, nested
 from agent.model import Cookie, Traffic
@@ -103,8 +104,8 @@ def test_openings_are_told_as_nft_tells_them(private_host: PrivateHost) -> None:
         assert openings.opened == _told_by_nft("opened4") | _told_by_nft("opened6")
         assert openings.accepted == _told_by_nft("accepted6")
         assert len(openings.opened) == 9 + 1999
-        assert read_openings(netlink)[both] == (8, 8)
-        assert read_openings(netlink)[one] == (0x701, 0)
+        assert read_openings(netlink, [both, bytes(4), one]) == {both: (8, 8), one: (0x701, 0)}
+        assert read_openings(netlink, []) == {}
         again = reader.read(netlink)
         assert again.opened is openings.opened
         assert again.accepted is openings.accepted
@@ -112,11 +113,12 @@ def test_openings_are_told_as_nft_tells_them(private_host: PrivateHost) -> None:
         more = reader.read(netlink)
         assert more.opened == {**openings.opened, socket.inet_pton(socket.AF_INET6, "fd00::ffff"): 5}
         assert more.accepted is openings.accepted
-        forget_openings(netlink, [both, one])
+        delete_all(netlink, openings_elements([both, one]))
         forgotten = reader.read(netlink)
         assert forgotten.opened.keys() == more.opened.keys() - {both, one}
         assert forgotten.accepted.keys() == more.accepted.keys() - {both}
         observe.run("nft", "delete", "table", "inet", "vethd")
+        assert read_openings(netlink, [both]) == {}
         assert reader.read(netlink) == ({}, {}), "no table, no connections"
 
 

@@ -10,7 +10,8 @@ import pytest
 from agent.demo.private_host import PrivateHost
 from agent.kernel import eventfilter
 from agent.kernel import rtnetlink as rt
-from agent.kernel.members import Members
+from agent.kernel.elements import delete_all
+from agent.kernel.members import Members, member_elements
 from agent.kernel.netlink import NETLINK_ADD_MEMBERSHIP, NETLINK_NETFILTER, NETLINK_ROUTE, SOL_NETLINK, Netlink
 from agent.kernel.wire import messages
 from agent.sources.links import _GROUPS
@@ -146,6 +147,23 @@ def test_of_a_whole_plumb_only_changes_of_devices_are_heard(ground: Ground) -> N
     assert len(few) < len(many)
 
 
+def test_ends_of_devices_are_heard_and_nothing_else(private_host: PrivateHost) -> None:
+    """A port that leaves its bridge is told of as deleted, too: by the bridge."""
+    sh(UP + "ip link add br9 type bridge; ip link set br9 up addrgenmode none; ip link set one master br9")
+    with (
+        listening(NETLINK_ROUTE, [_GROUPS["link"]], eventfilter.pass_ends) as ends,
+        listening(NETLINK_ROUTE, [_GROUPS["link"]], lambda _: None) as all_of_it,
+    ):
+        sh("ip link set one alias x; ip link set one mtu 1400; ip link set one nomaster; ip link set one up")
+        sh("ip link add three type bridge; ip link set three up")
+        assert heard(ends) == []
+        assert rt.RTM_DELLINK in heard(all_of_it)
+        sh("ip link set one down; ip link set one alias y")
+        assert heard(ends) == [rt.RTM_NEWLINK]
+        sh("ip link del three")
+        assert heard(ends) == [rt.RTM_NEWLINK, rt.RTM_DELLINK], "down before it is gone"
+
+
 def test_changes_of_the_ruleset_by_others_are_heard_our_own_are_not(ground: Ground) -> None:
     member = ("vh1", lease_in(network()))
     with Netlink(NETLINK_NETFILTER) as ours, Netlink(NETLINK_NETFILTER) as others:
@@ -155,7 +173,7 @@ def test_changes_of_the_ruleset_by_others_are_heard_our_own_are_not(ground: Grou
 
         with listening(NETLINK_NETFILTER, [_NFNLGRP_NFTABLES], attach) as listener:
             Members(ours).admit(member)
-            Members(ours).expel([member])
+            delete_all(ours, member_elements(member))
             assert heard(listener) == []
             Members(others).admit(member)
             assert heard(listener)

@@ -8,7 +8,7 @@ import pytest
 
 from agent.kernel.leftovers import sweep_bridges
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.openings import read_openings
+from agent.kernel.openings import OpeningsReader
 from agent.kernel.reaper import Reaper
 from tests.harness import observe
 from tests.harness.expect import BRIDGE, address4, address6
@@ -34,7 +34,8 @@ def everything(ground: Ground, *held: bytes) -> int:
 
 def opened() -> set[bytes]:
     with Netlink(NETLINK_NETFILTER) as netfilter:
-        return set(read_openings(netfilter))
+        openings = OpeningsReader().read(netfilter)
+        return {*openings.opened, *openings.accepted}
 
 
 def test_entries_of_addresses_that_nobody_holds_go(ground: Ground) -> None:

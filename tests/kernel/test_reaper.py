@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,11 +10,12 @@ import pytest
 from agent.core.identity import host_end_name
 from agent.demo import internet, probe, uplink
 from agent.kernel import conntrack
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.reaper import Reaper, Removal
 from agent.model import Attachment, Cookie
 from tests.harness import netns, observe
 from tests.harness.expect import BRIDGE, GATEWAY4, address4, address6
-from tests.kernel.ground import Ground, sh
+from tests.kernel.ground import Ground, remove, sh
 from tests.kernel.test_netlink import members_of
 from tests.unit.worlds import lease_in, network
 
@@ -56,7 +57,7 @@ def test_nothing_is_left(ground: Ground, reaper: Reaper) -> None:
     assert tracked(six)
     assert len(tracked(four)) >= 2
     assert bridge_neighbours() == {four, six}
-    (last,) = reaper.remove([removal(ground.desired("web"))])
+    (last,) = remove(reaper, [removal(ground.desired("web"))])
     assert last.traffic is not None
     assert last.traffic.rx_packets > 0
     assert last.traffic.tx_bytes > 0
@@ -75,7 +76,7 @@ def test_a_whole_group_goes_and_the_others_stay_and_work(ground: Ground, reaper:
         talk(name)
     kept = {ground.desired(name).cookie: name for name in names[10:]}
     gone = address4("n0")
-    reaper.remove([removal(ground.desired(name)) for name in names[:10]])
+    remove(reaper, [removal(ground.desired(name)) for name in names[:10]])
     assert set(observe.host_ends()) == {host_end_name(cookie) for cookie in kept}
     assert bridge_neighbours() == {address(name) for name in kept.values() for address in (address4, address6)}
     assert len(members_of("bridge", "members4")) == len(members_of("bridge", "members6")) == 2
@@ -92,8 +93,8 @@ def test_what_is_gone_is_no_error(ground: Ground, reaper: Reaper) -> None:
     observe.run("ip", "link", "del", removals[0].host_end)
     sh(f"nft delete element bridge vethd guests {{ {removals[1].host_end} }}")
     sh(f"ip neigh del {GATEWAY4[:-1]}3 dev {BRIDGE}")
-    assert [last.traffic is None for last in reaper.remove(removals)] == [True, False, False]
-    assert [last.traffic is None for last in reaper.remove(removals)] == [True, True, True]
+    assert [last.traffic is None for last in remove(reaper, removals)] == [True, False, False]
+    assert [last.traffic is None for last in remove(reaper, removals)] == [True, True, True]
     for name in ("guests", "members4", "members6"):
         assert members_of("bridge", name) == []
     assert bridge_neighbours() == set()
@@ -103,7 +104,7 @@ def test_without_a_table_of_ours_the_rest_is_removed(ground: Ground, reaper: Rea
     ground.add("web")
     desired = ground.desired("web")
     sh("nft flush ruleset")
-    reaper.remove([removal(desired)])
+    remove(reaper, [removal(desired)])
     assert observe.host_ends() == {}
     assert bridge_neighbours() == set()
 
@@ -111,7 +112,7 @@ def test_without_a_table_of_ours_the_rest_is_removed(ground: Ground, reaper: Rea
 def test_a_host_end_whose_lease_nobody_knows(ground: Ground, reaper: Reaper) -> None:
     ground.add("web")
     name = host_end_name(ground.desired("web").cookie)
-    (last,) = reaper.remove([Removal(name, None, None, admitted=False)])
+    (last,) = remove(reaper, [Removal(name, None, None, admitted=False)])
     assert last.traffic is not None
     assert observe.host_ends() == {}
 
@@ -119,12 +120,12 @@ def test_a_host_end_whose_lease_nobody_knows(ground: Ground, reaper: Reaper) -> 
 def test_a_device_of_somebody_else_with_such_a_name_stays(ground: Ground, reaper: Reaper) -> None:
     name = host_end_name(Cookie(99))
     sh(f"ip link add {name} type veth peer name theirs")
-    reaper.remove([Removal(name, lease_in(network(), 9), ground.bridge().index, admitted=True)])
+    remove(reaper, [Removal(name, lease_in(network(), 9), ground.bridge().index, admitted=True)])
     assert name in observe.links()
 
 
 def test_nothing_to_do(reaper: Reaper) -> None:
-    assert reaper.remove([]) == []
+    assert remove(reaper, []) == []
 
 
 def test_connections_are_forgotten_by_any_of_the_addresses(ground: Ground) -> None:
@@ -140,6 +141,28 @@ def test_connections_are_forgotten_by_any_of_the_addresses(ground: Ground) -> No
     assert conntrack.forget([]) == 0
 
 
+@pytest.mark.parametrize("filters", [True, False])
+def test_connections_are_flushed_by_address_where_the_kernel_can(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, filters: bool
+) -> None:
+    """What an older kernel says to the same request: the tuple is incomplete."""
+    monkeypatch.setattr(conntrack, "_kernel", conntrack._Kernel())
+    if not filters:
+        monkeypatch.setattr(conntrack, "_CTA_FILTER", 0)
+    ground.add("web", "db")
+    talk("web")
+    talk("db")
+    web = [ground.desired("web").lease.address.packed, socket.inet_pton(socket.AF_INET6, address6("web"))]
+    others = len(observe.conntrack_list()) - len(tracked(address4("web"))) - len(tracked(address6("web")))
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        conntrack.flush(netlink, web)
+        assert len(observe.conntrack_list()) == others > 2
+        conntrack.flush(netlink, [*web, *(bytes([number]) * 4 for number in range(20))])
+        conntrack.flush(netlink, [])
+    assert len(observe.conntrack_list()) == others
+    assert conntrack._kernel.filters is filters
+
+
 def test_connections_in_a_zone_of_their_own_are_forgotten_too(ground: Ground) -> None:
     rules = (
         "add table ip zoned; add chain ip zoned pre { type filter hook prerouting priority raw; };"
@@ -150,7 +173,8 @@ def test_connections_in_a_zone_of_their_own_are_forgotten_too(ground: Ground) ->
     with netns.socket_in("web", GATEWAY4, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"x", (GATEWAY4, 9))
     assert any("zone=7" in line for line in tracked(address4("web")))
-    assert conntrack.forget([socket.inet_aton(address4("web"))]) >= 1
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        conntrack.flush(netlink, [socket.inet_aton(address4("web"))])
     assert tracked(address4("web")) == []
 
 
@@ -167,6 +191,32 @@ def test_what_a_former_holder_of_another_kind_left_goes_too(ground: Ground, reap
     sh(f"ip -6 neigh add proxy {six} dev {BRIDGE}")
     assert bridge_neighbours() == {four, six}
     as_routed = replace(removal(desired), lease=replace(desired.lease, routed=True))
-    assert reaper.remove([as_routed])[0].failure is None
+    assert remove(reaper, [as_routed])[0].failure is None
     assert bridge_neighbours() == set()
     assert observe.run("ip", "-6", "neigh", "show", "proxy") == ""
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_ipv6_connections_are_looked_for_unless_none_can_be_there(
+    ground: Ground, reaper: Reaper, monkeypatch: pytest.MonkeyPatch, forgotten: bool
+) -> None:
+    """To look for them takes the kernel some ms; rules that are loaded anew do not know who opened any."""
+    asked: list[set[bytes]] = []
+    flush = conntrack.flush
+
+    def ask(netlink: Netlink, addresses: Sequence[bytes]) -> None:
+        asked.append(set(addresses))
+        flush(netlink, addresses)
+
+    monkeypatch.setattr(conntrack, "flush", ask)
+    ground.add("silent", "talks")
+    talk("talks")
+    if forgotten:
+        sh("nft flush ruleset")
+        ground.ruleset.load(ground.networks, [])
+    desired = [ground.desired(name) for name in ("silent", "talks")]
+    four, six = address4("talks"), address6("talks")
+    remove(reaper, [removal(each) for each in desired])
+    silent, talks = ({each.lease.address.packed, each.lease.address6.packed} for each in desired if each.lease.address6)
+    assert asked == [silent | talks if forgotten else talks | {desired[0].lease.address.packed}]
+    assert tracked(four) == tracked(six) == []

@@ -20,7 +20,7 @@ from agent.kernel.reaper import Reaper
 from agent.model import Cookie
 from tests.harness import observe
 from tests.harness.refusals import Refusals
-from tests.kernel.ground import Ground
+from tests.kernel.ground import Ground, remove
 from tests.kernel.test_netlink import members_of
 from tests.kernel.test_reaper import bridge_neighbours, removal
 
@@ -115,11 +115,11 @@ def test_one_that_cannot_be_deleted_keeps_no_other(ground: Ground, reaper: Reape
     ground.add("web", "db", "mail")
     removals = [removal(ground.desired(name)) for name in ("web", "db", "mail")]
     with refusals.during("EBUSY", holds=removals[1].host_end):
-        lasts = reaper.remove(removals)
+        lasts = remove(reaper, removals)
     assert [last.failure is None for last in lasts] == [True, False, True]
     assert "EBUSY" in str(lasts[1].failure)
     assert set(observe.host_ends()) == {removals[1].host_end}
-    assert reaper.remove(removals[1:2])[0].failure is None
+    assert remove(reaper, removals[1:2])[0].failure is None
     assert observe.host_ends() == {}
     assert bridge_neighbours() == set()
     assert members_of("bridge", "guests") == []
@@ -131,9 +131,9 @@ def test_what_was_carried_is_told_although_something_is_left(
     ground.add("web")
     (wanted,) = [removal(ground.desired("web"))]
     refusals.begin("ENOMEM", holds="members4")
-    (last,) = reaper.remove([wanted])
+    (last,) = remove(reaper, [wanted])
     assert last.failure is not None
     assert last.traffic is not None
     refusals.end()
-    assert reaper.remove([wanted])[0].failure is None
+    assert remove(reaper, [wanted])[0].failure is None
     assert members_of("bridge", "members4") == []

@@ -20,7 +20,7 @@ from agent.kernel.reaper import Reaper, Removal
 from agent.model import Network, Observed
 from tests.harness import netns, observe
 from tests.harness.expect import GATEWAY4, GATEWAY6, shape
-from tests.kernel.ground import Ground, sh
+from tests.kernel.ground import Ground, remove, sh
 from tests.kernel.test_attachments import comparable, inner_of
 from tests.unit.model_kernel import ModelKernel
 from tests.unit.worlds import network
@@ -219,11 +219,12 @@ def test_taken_down_nothing_is_left(ground: Ground) -> None:
     ends = [end_of(name) for name in ("routed1", "routed2")]
     assert all(end in observe.nft_text() for end in ends)
     with contextlib.closing(Reaper()) as reaper:
-        reaper.remove(
+        remove(
+            reaper,
             [
                 Removal(end, ground.desired(name).lease, ground.bridge().index, admitted=True)
                 for name, end in zip(("routed1", "routed2"), ends, strict=True)
-            ]
+            ],
         )
     assert observe.ip_json("-6", "neighbour", "show", "proxy") == []
     assert not [route for route in observe.ip_json("route") if route["dst"].startswith("172.27.0.4")]

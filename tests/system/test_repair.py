@@ -139,7 +139,7 @@ def _whole() -> dict[str, object]:
 
 
 def _without_handles(value: object) -> object:
-    if isinstance(value, dict) and "dynamic" in value.get("flags", ()):
+    if isinstance(value, dict) and ("stmt" in value or "dynamic" in value.get("flags", ())):
         # What such a set holds is counted as packets pass.
         value = {**value, "elem": None}
     if isinstance(value, dict):
