@@ -150,6 +150,7 @@ class _App:
             processes = self._follow_processes()
             if processes is not None:
                 await processes.listed.wait()
+            self._reconciler.put_new_first()
             group.create_task(self._reconciler.run(), name="reconciler")
             group.create_task(self._keep_state_now_and_then(), name="state")
             group.create_task(_feed_watchdog(), name="watchdog")

@@ -26,6 +26,7 @@ from agent.reconciler.wishing import Wishing
 from agent.reconciler.world import World
 
 _AT_ONCE: Final = 8
+_FIRST: Final = 0.0
 _SETTLE_SECONDS: Final = 0.005
 _HOST_LOOK_SECONDS: Final = 30.0
 _RESYNC_SECONDS: Final = 300.0
@@ -71,6 +72,13 @@ class Reconciler:
         self.rescan()
         for path in self._world.roster.paths():
             self.mark(path, reason="resync")
+
+    def put_new_first(self) -> None:
+        """Have the names looked at first for which nothing stands: the others' namespaces work already."""
+        standing = {self._world.name_of(cookie) for cookie in self._world.holding()}
+        for record in self._world.roster:
+            if record.name not in standing:
+                self._dirty.add(record.path, _FIRST)
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -3,7 +3,9 @@
 import os
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +108,29 @@ def test_what_happened_in_between_is_made_up_for(agent: Agent) -> None:
     for name in after:
         assert_works(name)
     eventually(lambda: len(observe.host_ends()) == len(after), 2, "no host end is left over")
+
+
+def test_new_ones_come_before_those_that_work_already(agent: Agent) -> None:
+    standing = [f"n{number}" for number in range(200)]
+    netns.add_many(standing)
+    for name in standing:
+        agent.wait_ready(name)
+    agent.stop()
+    new = {"new0", "new1", "new2"}
+    for name in new:
+        add_named(name)
+    mark = agent.mark()
+    agent.start()
+    ready = agent.wait_event("ready", since=mark)
+    networked = agent.events("networked", since=mark)
+    assert {found["name"] for found in networked} == new
+    took = [found["ms"] / 1000 for found in networked]
+    all_took = max(_seconds(ready) - _seconds(found) + seconds for found, seconds in zip(networked, took, strict=True))
+    assert max(took) < all_took / 2
+
+
+def _seconds(record: dict[str, Any]) -> float:
+    return datetime.fromisoformat(record["timestamp"]).timestamp()
 
 
 def test_the_bridge_deleted_in_between(agent: Agent) -> None:
