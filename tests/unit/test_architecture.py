@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: who may import whom, what stays pure, how long a file may be."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,3 +134,10 @@ def test_no_module_imports_itself_by_a_round() -> None:
 @pytest.mark.parametrize("file", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda file: file.name)
 def test_files_stay_short(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
+def test_tests_that_documents_name_are_there(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"tests/[\w/]+\.py", text))
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
