@@ -126,7 +126,7 @@ class Client:
 
     def _lost(self, error: Exception) -> AgentNotRunning:
         if isinstance(error, PermissionError):
-            return AgentNotRunning(f"no permission to ask the agent at {self.path}: become root")
+            return AgentNotRunning(f"no permission to ask the agent at {self.path}: become root, or join agent.group")
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):
             return AgentNotRunning(f"the agent is not running (nobody answers at {self.path}): start it, `vethd run`")
         if isinstance(error, TimeoutError):

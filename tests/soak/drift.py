@@ -38,7 +38,7 @@ HOST: Final[Mapping[str, str]] = {
     "bridge with another MTU": f"ip link set {BRIDGE} mtu 1300",
     "bridge without addresses": f"ip address flush dev {BRIDGE}",
     "neighbours flushed on the bridge": f"ip neighbour flush nud permanent dev {BRIDGE}",
-    "gateway removed": f"ip address del {GATEWAY4}/16 dev {BRIDGE}; ip address del {GATEWAY6}/64 dev {BRIDGE}",
+    "gateway removed": f"ip address flush dev {BRIDGE} to {GATEWAY4}; ip address flush dev {BRIDGE} to {GATEWAY6}",
     "forwarding off": "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
     "bridge deleted": f"ip link del {BRIDGE}",
 }
