@@ -6,6 +6,7 @@ The host's side goes first: while it is dirty, names wait.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -25,7 +26,9 @@ from agent.reconciler.watched import Watch
 from agent.reconciler.wishing import Wishing
 from agent.reconciler.world import World
 
-_AT_ONCE: Final = 8
+# The plumber's thread does one look at a time. Those that take down wait elsewhere, and together; what they do when
+# they have waited is to keep nobody who asks from his answer.
+_AT_ONCE: Final = {"look": 8, "removal": 16}
 _FIRST: Final = 0.0
 _SETTLE_SECONDS: Final = 0.005
 _HOST_LOOK_SECONDS: Final = 30.0
@@ -55,7 +58,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self.rescan: Callable[[], None] = lambda: None
         """Has all processes looked at; set where processes are watched."""
-        self._running = 0
+        self._running = Counter[str]()
         self._group: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
 
@@ -127,11 +130,10 @@ class Reconciler:
             group.create_task(self._work_on_host(), name="host")
         if self._host_busy:
             return
-        for cookie in () if self._running else self._strays.find_due():
+        for cookie in () if self._running.total() else self._strays.find_due():
             self.mark(cookie, _SETTLE_SECONDS, reason="stray")
-        while self._running < _AT_ONCE and (key := self._dirty.take(now)) is not None:
-            # The plumber's thread does one look at a time; those that take down wait elsewhere, and together.
-            self._running += isinstance(key, str)
+        while self._has_room() and (key := self._dirty.take(now)) is not None:
+            self._running[_kind(key)] += 1
             group.create_task(self._work_on(key), name=f"look {key!r}")
 
     async def _work_on_host(self) -> None:
@@ -169,7 +171,7 @@ class Reconciler:
         except Exception:  # noqa: BLE001  one name's trouble must not end the others
             _log.exception("look failed by a mistake of vethd", key=key)
         finally:
-            self._running -= isinstance(key, str)
+            self._running[_kind(key)] -= 1
             self._dirty.done(key)
             self._world.queued = len(self._dirty)
             self._bulletin.count("reconciled", reason=reason, result=outcome.result)
@@ -214,8 +216,15 @@ class Reconciler:
         self._host_due = due if self._host_due is None else min(self._host_due, due)
         self._wake.set()
 
+    def _has_room(self) -> bool:
+        return all(self._running[kind] < most for kind, most in _AT_ONCE.items())
+
     def _next_due(self) -> float | None:
         if self._host_busy:
             return None
-        names_due = None if self._running >= _AT_ONCE else self._dirty.next_due()
+        names_due = self._dirty.next_due() if self._has_room() else None
         return min((due for due in (self._host_due, names_due) if due is not None), default=None)
+
+
+def _kind(key: Key) -> str:
+    return "look" if isinstance(key, str) else "removal"
