@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 from agent.errors import KernelError
 from agent.kernel import decode, routing
 from agent.kernel.netlink import Netlink
+from agent.kernel.rtnetlink import RTNLGRP_LINK
 from agent.model import Link
 
-_RTNLGRP_LINK: Final = 1
 _RTNLGRP_IPV6_ROUTE: Final = 11
 # Who waits keeps others waiting: rather come again.
 _SECONDS: Final = 0.25
@@ -43,7 +43,7 @@ def await_carrier(ask: Callable[[], Link], open_socket: Callable[[], Netlink]) -
             raise KernelError(f"wait for the carrier of {link.name}", errno.ENETDOWN, "the device is down")
         return link if link.carrier else None
 
-    return _await(with_carrier, open_socket, _RTNLGRP_LINK, "wait for a carrier")
+    return _await(with_carrier, open_socket, RTNLGRP_LINK, "wait for a carrier")
 
 
 def await_local_address(netlink: Netlink, address: bytes, open_socket: Callable[[], Netlink]) -> None:

@@ -24,7 +24,7 @@ from agent.errors import KernelError
 from agent.kernel import eventfilter, messages, wire
 from agent.kernel.netlink import NETLINK_ADD_MEMBERSHIP, NETLINK_ROUTE, SOL_NETLINK, Netlink
 from agent.kernel.reading import read_link
-from agent.kernel.rtnetlink import IFINFO, RTM_DELLINK
+from agent.kernel.rtnetlink import IFINFO, RTM_DELLINK, RTNLGRP_LINK
 from agent.kernel.wire import Request
 from agent.model import Link
 
@@ -34,7 +34,6 @@ _GROUPS: Final = 1 << 30
 # Each waits most of its time; more would keep others from the RTNL lock.
 _AT_ONCE: Final = 4
 _DATAGRAM_BYTES: Final = 1 << 16
-_RTNLGRP_LINK: Final = 1
 _FINE: Final = {0, errno.ENODEV}
 
 Refusals = dict[str, KernelError]
@@ -177,7 +176,7 @@ class _News:
             raise KernelError("listen to devices that are deleted", error.errno or 0) from error
         eventfilter.pass_ends(self._told)
         self._told.bind((0, 0))
-        self._told.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, _RTNLGRP_LINK)
+        self._told.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, RTNLGRP_LINK)
 
     def wake(self) -> None:
         """Have `read` return."""

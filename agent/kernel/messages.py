@@ -102,7 +102,7 @@ def delete_link(name: str) -> Request:
 
 def delete_device(index: int) -> Request:
     """Delete a device by its ifindex."""
-    return Request(RTM_DELLINK, 0, IFINFO.pack(AF_UNSPEC, 0, index, 0, 0), f"delete device {index}")
+    return Request(RTM_DELLINK, 0, _ifinfo(index=index), f"delete device {index}")
 
 
 def delete_group(group: int) -> Request:
@@ -182,5 +182,5 @@ def set_isolated(name: str, isolated: bool) -> Request:
     return Request(RTM_NEWLINK, 0, body, f"set isolation of {name}")
 
 
-def _ifinfo(flags: int = 0) -> bytes:
-    return IFINFO.pack(AF_UNSPEC, 0, 0, flags, flags)
+def _ifinfo(flags: int = 0, index: int = 0) -> bytes:
+    return IFINFO.pack(AF_UNSPEC, 0, index, flags, flags)

@@ -54,6 +54,7 @@ RTM_F_FIB_MATCH = 0x2000
 NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
 NUD_PERMANENT = 0x80
 NTF_PROXY = 0x08
+RTNLGRP_LINK = 1
 # net_namespace.h; struct rtgenmsg, padded.
 NETNSA_NSID, NETNSA_FD = 1, 3
 RTGENMSG = bytes(4)

@@ -14,7 +14,7 @@ from tests.harness.running import Agent
 # By prefix, as every address here is of one of these: vethd's default subnets.
 _OURS = ("172.27.", "fd00:7e74:1:")
 _GATEWAYS = {"172.27.0.1", "fd00:7e74:1::1"}
-COUNTING = {"opened4", "opened6", "accepted4", "accepted6"}
+_COUNTING = {"opened4", "opened6", "accepted4", "accepted6"}
 _LISTING = {"guests", "routed", "members4", "members6", "sources4", "sources6", "plain4", "plain6"}
 _NOBODY = {"FAILED", "INCOMPLETE", "NOARP"}
 # The main one, plumber, reaper and four that delete devices, and those that asyncio makes for what blocks: as it needs
@@ -58,7 +58,7 @@ def _elements(devices: set[str], addresses: set[str]) -> Iterator[str]:
     for found in sets:
         for element in found.get("elem", []):
             words = set(_words(element))
-            if found["name"] in COUNTING | _LISTING and (
+            if found["name"] in _COUNTING | _LISTING and (
                 {word for word in words if word.startswith("vh")} - devices or _strangers(words, addresses)
             ):
                 yield f"element of {found['family']} {found['name']}: {element}"

@@ -11,7 +11,7 @@ from agent.demo.isolation import add_named, delete_named, prepare_netns_dir
 from agent.demo.private_host import PrivateHost
 from agent.reconciler.contest import CONTESTED
 from tests.harness import observe
-from tests.harness.expect import eventually_works
+from tests.harness.expect import why_not_working
 from tests.harness.remains import MOST_THREADS, Held, held, remains
 from tests.harness.running import Agent, Tables
 from tests.harness.streams import Stream
@@ -24,8 +24,6 @@ _STEADY_PORTS, _STEADY_ROUTED = ("s1", "s2"), ("s3", "s4")
 STEADY = (*_STEADY_PORTS, *_STEADY_ROUTED)
 _TABLES: Tables = {"network.default": {"subnet": "172.27.0.0/21", "bridge_ports": _PORTS}}
 _SOON = 8.0
-# What is damaged again and again is repaired once a second.
-_AGAIN = 2.0
 
 
 class Stage:
@@ -89,7 +87,7 @@ class Stage:
             eventually(lambda: not remains(self.agent), _SOON, "nothing is left")
         found = [f"left over: {line}" for line in remains(self.agent)]
         found += [f"held twice: {mac}" for mac, count in _addresses().items() if count > 1]
-        found += [f"{name} does not work: {why}" for name in STEADY if (why := why_not_healed(name, _AGAIN))]
+        found += [f"{name} does not work: {why}" for name in STEADY if (why := why_not_working(name))]
         problems = self.agent.ask("/v1/status")[1]["problems"]
         # Said for some seconds after the last of many repairs, and true.
         found += [f"told as a problem: {line}" for line in problems if CONTESTED not in line]
@@ -126,15 +124,6 @@ class Stage:
         for name in fillers:
             delete_named(name)
         eventually(lambda: set(self.agent.namespaces()) == set(STEADY), _SOON, "the fillers are gone")
-
-
-def why_not_healed(name: str, timeout: float) -> str:
-    """Empty for a namespace that works within so many seconds."""
-    try:
-        eventually_works(name, timeout)
-    except AssertionError as error:
-        return str(error)
-    return ""
 
 
 def _addresses() -> Counter[str]:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from tests.harness.expect import eventually_works
 from tests.soak import drift
-from tests.soak.stage import STEADY, Stage, why_not_healed
+from tests.soak.stage import STEADY, Stage
 
 _LOAD = 40
 _VICTIMS = 3
@@ -83,4 +84,8 @@ def _why_not_healed(stage: Stage, name: str) -> str:
     """Empty for one that works, or that is not there any more."""
     if name not in (*STEADY, *stage.lives.names):
         return ""
-    return why_not_healed(name, _HEALED)
+    try:
+        eventually_works(name, _HEALED)
+    except AssertionError as error:
+        return str(error)
+    return ""
