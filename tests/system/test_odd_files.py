@@ -27,14 +27,21 @@ REST_SECONDS = 2.0
 def stranger() -> Iterator[int]:
     """A process in namespaces of its own, but for that of the network."""
     command = ["unshare", "--mount", "--uts", "--ipc", "--cgroup", "--pid", "--fork", "sleep", "60"]
-    process = subprocess.Popen(command)
-    ours = os.readlink("/proc/self/ns/pid_for_children")
-    eventually(lambda: os.readlink(f"/proc/{process.pid}/ns/pid_for_children") != ours, 5, "it has left ours")
+    with subprocess.Popen(command) as process:
+        try:
+            ours = namespace_of_children("self")
+            eventually(lambda: namespace_of_children(process.pid) not in (None, ours), 5, "it has left ours")
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def namespace_of_children(pid: int | str) -> str | None:
+    """None from the moment a process has unshared until its first child is there (kernel/pid_namespace.c)."""
     try:
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
+        return os.readlink(f"/proc/{pid}/ns/pid_for_children")
+    except FileNotFoundError:
+        return None
 
 
 def strew(stranger: int) -> set[str]:
