@@ -119,7 +119,9 @@ class _App:
             stack.push_async_callback(self._crew.close)
             generations = GenerationSource(self._reconciler.hearing, self._crew.own_ports)
             interfaces = {network.interface for network in self._world.config.networks}
-            for source in (LinkSource(self._reconciler.hearing, interfaces), generations):
+            devices = LinkSource(self._reconciler.hearing, interfaces)
+            self._reconciler.listens_to_devices(devices.read)
+            for source in (devices, generations):
                 source.start(loop)
                 stack.callback(source.close)
             self._recall()

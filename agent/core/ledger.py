@@ -119,6 +119,24 @@ class Ledger:
         account = self._accounts.get(cookie)
         self.note(cookie, network, account.device if account else 0, host_end)
 
+    def note_gone(self, cookie: Cookie, device: int, host_end: Traffic) -> None:
+        """Take what was told last of a host end that is gone; one half of that is 0."""
+        account = self._accounts.get(cookie)
+        if account is not None and account.device == device:
+            account.last = _later(account.last, mirrored(host_end))
+            self._sums.pop(cookie, None)
+
+    def note_sent(self, cookie: Cookie, packets: int, octets: int) -> None:
+        """Take what others have counted of all that a namespace sent, which may be less than that but never more."""
+        account = self._accounts.get(cookie)
+        if account is not None:
+            known, last = account.all, account.last
+            account.last = last._replace(
+                tx_packets=last.tx_packets + max(0, packets - known.tx_packets),
+                tx_bytes=last.tx_bytes + max(0, octets - known.tx_bytes),
+            )
+            self._sums.pop(cookie, None)
+
     def close(self, cookie: Cookie) -> Traffic:
         """End a namespace's account and return what it carried."""
         carried = self.carried(cookie)

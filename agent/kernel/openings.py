@@ -1,34 +1,15 @@
-"""Connections that namespaces opened and accepted, as the sets of our ruleset counted them.
-
-Source: include/uapi/linux/netfilter/nf_tables.h, NFTA_SET_ELEM_*, NFTA_COUNTER_*.
-"""
+"""Connections that namespaces opened and accepted, as the sets of our ruleset counted them."""
 
 import errno
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from agent.errors import KernelError
-from agent.kernel.elements import (
-    DATA_VALUE,
-    ELEMENT_KEY,
-    HEADER_BYTES,
-    LIST_ELEMENTS,
-    add_element,
-    delete_element,
-    get_element,
-    list_elements,
-)
+from agent.kernel import counted
+from agent.kernel.elements import add_element, delete_element, get_element, list_elements
 from agent.kernel.netlink import Netlink
-from agent.kernel.wire import NLA_TYPE_MASK, Request, attributes
+from agent.kernel.wire import Request
 
-_ELEMENT_EXPRESSION, _EXPRESSION_DATA = 7, 2
-_COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
-# Each attribute stands within the one before.
-_KEY: Final = (ELEMENT_KEY, DATA_VALUE)
-_BYTES: Final = (_ELEMENT_EXPRESSION, _EXPRESSION_DATA, _COUNTER_BYTES)
-_PACKETS: Final = (_ELEMENT_EXPRESSION, _EXPRESSION_DATA, _COUNTER_PACKETS)
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _IPV4_BYTES: Final = 4
 _DIRECTIONS: Final = ("opened", "accepted")
 _FAMILIES: Final = ("4", "6")
@@ -62,7 +43,7 @@ class OpeningsReader:
         known = self._pieces[direction]
         pieces = [piece for family in _FAMILIES for piece in _dump(netlink, direction + family)]
         if pieces != [*known]:
-            known = {piece: known.get(piece) or dict(decode(piece)) for piece in pieces}
+            known = {piece: known.get(piece) or dict(counted.decode(piece)) for piece in pieces}
             counts: dict[bytes, int] = {}
             for part in known.values():
                 counts.update(part)
@@ -78,11 +59,9 @@ def read_openings(netlink: Netlink, addresses: Sequence[bytes]) -> dict[bytes, t
     keys = [(address, place) for address in addresses for place in range(len(_DIRECTIONS))]
     requests = [get_element("inet", _set_of(address, _DIRECTIONS[place]), address) for address, place in keys]
     counts: dict[bytes, list[int]] = {}
-    for (address, place), request, answer in zip(keys, requests, netlink.exchange(requests), strict=True):
-        if answer.code not in {0, errno.ENOENT}:
-            raise KernelError(request.what, answer.code, answer.detail)
-        for elements in filter(None, map(_elements, answer.replies)):
-            counts.setdefault(address, [0, 0])[place] = next(packets for _, packets in decode(elements))
+    for (address, place), found in zip(keys, counted.read(netlink, requests), strict=True):
+        if found is not None:
+            counts.setdefault(address, [0, 0])[place] = found.packets
     return {address: (opened, accepted) for address, (opened, accepted) in counts.items()}
 
 
@@ -103,22 +82,6 @@ def openings_elements(addresses: Sequence[bytes]) -> list[Request]:
     ]
 
 
-def decode(elements: bytes) -> Iterable[tuple[bytes, int]]:
-    """Yield the packets that each element of NFTA_SET_ELEM_LIST_ELEMENTS counted, by key.
-
-    The elements of a set are alike but for key and counter. Where that is so, what is found in the
-    first is at the same places in all others, and reading them takes a tenth of the time.
-    """
-    length = len(next(_each(elements)))
-    key, packets, bytes_ = (_find(elements[:length], path) for path in (_KEY, _PACKETS, _BYTES))
-    differing = {*range(*key), *range(*packets), *range(*bytes_)}
-    columns = (elements[place::length] for place in range(length) if place not in differing)
-    if len(elements) % length or not all(column == column[:1] * len(column) for column in columns):
-        return _decode_each(elements)
-    layout = f">{key[0]}x{key[1] - key[0]}s{packets[0] - key[1]}xQ{length - packets[1]}x"
-    return struct.iter_unpack(layout, elements)
-
-
 def _dump(netlink: Netlink, set_name: str) -> Iterator[bytes]:
     """Yield the elements of a set, piece by piece."""
     try:
@@ -127,40 +90,8 @@ def _dump(netlink: Netlink, set_name: str) -> Iterator[bytes]:
         if error.code == errno.ENOENT:
             return
         raise
-    yield from filter(None, map(_elements, payloads))
-
-
-def _elements(payload: memoryview) -> bytes:
-    return bytes(attributes(payload, HEADER_BYTES).get(LIST_ELEMENTS, b""))
+    yield from filter(None, map(counted.elements, payloads))
 
 
 def _set_of(address: bytes, direction: str) -> str:
     return direction + ("4" if len(address) == _IPV4_BYTES else "6")
-
-
-def _decode_each(elements: bytes) -> Iterator[tuple[bytes, int]]:
-    for element in _each(elements):
-        key, packets = _find(element, _KEY), _find(element, _PACKETS)
-        yield element[slice(*key)], int.from_bytes(element[slice(*packets)])
-
-
-def _each(elements: bytes) -> Iterator[bytes]:
-    """Yield elements with their headers and padding."""
-    offset = 0
-    while offset < len(elements):
-        length, _ = _ATTRIBUTE.unpack_from(elements, offset)
-        padded = (length + 3) & ~3
-        yield elements[offset : offset + padded]
-        offset += padded
-
-
-def _find(element: bytes, path: Iterable[int]) -> tuple[int, int]:
-    """Return where the value of a nested attribute begins and ends."""
-    begin, end = _ATTRIBUTE.size, _ATTRIBUTE.unpack_from(element)[0]
-    for wanted in path:
-        length, kind = _ATTRIBUTE.unpack_from(element, begin)
-        while kind & NLA_TYPE_MASK != wanted:
-            begin += (length + 3) & ~3
-            length, kind = _ATTRIBUTE.unpack_from(element, begin)
-        begin, end = begin + _ATTRIBUTE.size, begin + length
-    return begin, end

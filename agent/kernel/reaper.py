@@ -2,21 +2,22 @@
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from agent.core.plan import IPV6_BYTES
 from agent.errors import KernelError
-from agent.kernel import conntrack, routing
+from agent.kernel import conntrack, counted, routing
+from agent.kernel.counted import Count
 from agent.kernel.doom import Deletion, Doom
 from agent.kernel.elements import delete_all
 from agent.kernel.leftovers import IsHeld, sweep_connections
-from agent.kernel.members import exemption_elements, member_elements
+from agent.kernel.members import count_of_sent, exemption_elements, member_elements
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.openings import openings_elements, read_openings
 from agent.kernel.wire import Request
-from agent.model import Lease, Link, Network, Traffic
+from agent.model import Lease, Network, Traffic
 
 # Not ENODEV: of a bridge that was made anew, the next try knows the number.
 _GONE_IS_FINE: Final = {0, errno.ENOENT}
@@ -38,12 +39,14 @@ class Removal:
 class Last:
     """What a namespace had carried at its end; ``traffic`` is None when its device was gone.
 
-    ``failure`` is what the kernel said of that which could not be removed; all else was.
+    ``sent`` is what of it the rules that are loaded now have counted. ``failure`` is what the kernel said of
+    that which could not be removed; all else was.
     """
 
     traffic: Traffic | None
     opened: int
     accepted: int
+    sent: Count | None = None
     failure: KernelError | None = None
 
 
@@ -84,11 +87,15 @@ class Reaper:
         links = deletion.links()
         deletion.until_silent()
         openings: Mapping[bytes, tuple[int, int]] = {}
+        sent: dict[str, Count | None] = {}
         addresses = [address for each in removals for address in _addresses(each)]
         with failures.of(*(each for each in removals if each.lease is not None)):
             openings = read_openings(self._netfilter, addresses)
             talked = [address for address in addresses if openings.get(address) != _SILENT]
             conntrack.flush(self._netfilter, talked)
+        # The device may have been read as well: this alone is no reason to try all of it again.
+        with suppress(KernelError):
+            sent = self._read_sent(removals)
         for host_end, refusal in deletion.until_gone().items():
             failures.setdefault(host_end, refusal)
         for each in removals:
@@ -96,7 +103,20 @@ class Reaper:
                 self._forget_neighbours(each)
         # What is to be tried again is to find its counts.
         self._delete_elements([each for each in removals if each.host_end not in failures], failures)
-        return [_last(each, links.get(each.host_end), openings, failures.get(each.host_end)) for each in removals]
+        return [
+            Last(
+                None if (link := links.get(each.host_end)) is None else link.traffic,
+                *_connections(each, openings),
+                sent.get(each.host_end),
+                failures.get(each.host_end),
+            )
+            for each in removals
+        ]
+
+    def _read_sent(self, removals: Sequence[Removal]) -> dict[str, Count | None]:
+        members = [(each.host_end, each.lease) for each in removals if each.lease is not None and each.admitted]
+        found = counted.read(self._netfilter, [count_of_sent(member) for member in members])
+        return {host_end: count for (host_end, _), count in zip(members, found, strict=True)}
 
     def _forget_neighbours(self, removal: Removal) -> None:
         if removal.bridge is None or removal.lease is None:
@@ -149,15 +169,10 @@ def _entries_on(bridge: int, addresses: Sequence[bytes]) -> list[Request]:
     ]
 
 
-def _last(
-    removal: Removal,
-    link: Link | None,
-    openings: Mapping[bytes, tuple[int, int]],
-    failure: KernelError | None,
-) -> Last:
-    counts = [openings.get(address, (0, 0)) for address in _addresses(removal)]
-    traffic = None if link is None else link.traffic
-    return Last(traffic, sum(opened for opened, _ in counts), sum(accepted for _, accepted in counts), failure)
+def _connections(removal: Removal, openings: Mapping[bytes, tuple[int, int]]) -> tuple[int, int]:
+    """Return how many were opened and accepted."""
+    counts = [openings.get(address, _SILENT) for address in _addresses(removal)]
+    return sum(opened for opened, _ in counts), sum(accepted for _, accepted in counts)
 
 
 def _addresses(removal: Removal) -> list[bytes]:

@@ -76,6 +76,11 @@ class Hearing:
         if owner is not None:
             self._mark_drift(owner)
 
+    def host_end_gone(self, cookie: Cookie, link: Link) -> None:
+        """See Sink."""
+        self._world.ledger.note_gone(cookie, link.index, link.traffic)
+        self.look_attachment(cookie)
+
     def look_inside(self, nsid: int) -> None:
         """See Sink."""
         cookie = self._world.attached.get(nsid)

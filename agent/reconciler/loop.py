@@ -62,6 +62,10 @@ class Reconciler:
         self._group: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
 
+    def listens_to_devices(self, read: Callable[[], None]) -> None:
+        """Be told how what is told of devices can be heard at once."""
+        self._names.removals.hear_of_devices = read
+
     def look_again(self, paths: Iterable[str]) -> None:
         """Look at names of which something else changed: a wish, or the config."""
         for path in paths:

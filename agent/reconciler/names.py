@@ -46,7 +46,7 @@ class Names:
         self._bulletin = bulletin
         self._starved: set[str] = set()
         self._stuck = Stuck(world, bulletin)
-        self._removals = Removals(world, crew, bulletin)
+        self.removals = Removals(world, crew, bulletin)
         self.reload_wishes: Callable[[], Awaitable[None]] = _nothing
 
     async def settle(self, path: str) -> Outcome:
@@ -102,12 +102,12 @@ class Names:
         former = self._world.roster.last_record(cookie)
         if self._is_to_be_removed(cookie):
             try:
-                await self._removals.withdraw(cookie, former)
+                await self.removals.withdraw(cookie, former)
             except VethdError as error:
                 return Outcome("failed", retry=self._stuck.failed(cookie, former, error))
             self._stuck.done(cookie)
         elif former is not None:
-            self._removals.forget_wish(former.name)
+            self.removals.forget_wish(former.name)
         self._watch.forget(cookie)
         self._world.roster.forget(cookie)
         owner = self._world.roster.owner(cookie)
@@ -167,12 +167,12 @@ class Names:
             # Taking it down ends with a look at whoever names it then.
             return Outcome("waiting", orphans)
         if look.must_start_over:
-            await self._removals.detach(seen.cookie)
+            await self.removals.detach(seen.cookie)
             return Outcome("waiting", orphans, (path,))
         verdict = look.verdict
         if verdict.network is None:
             if seen.host_end is not None and is_ours(seen.host_end) and self._world.config.mode == "manage":
-                await self._removals.withdraw(seen.cookie, record)
+                await self.removals.withdraw(seen.cookie, record)
             if self._world.config.mode == "observe":
                 self._watch.note(record, seen)
             if not verdict.is_final:
@@ -224,7 +224,7 @@ class Names:
 
     async def _route(self, desired: Attachment) -> None:
         """Have a namespace routed: somebody else's ports fill the bridge."""
-        await self._removals.detach(desired.cookie)
+        await self.removals.detach(desired.cookie)
         with self._world.lock:
             table = self._world.leases[desired.network.name]
             table.acquire(desired.cookie, desired.name, desired.lease.index)

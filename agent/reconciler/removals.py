@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from agent.config.wishes import forget_runtime_wish
 from agent.core.identity import host_end_name
@@ -20,6 +21,8 @@ class Removals:
         self._world = world
         self._crew = crew
         self._bulletin = bulletin
+        self.hear_of_devices: Callable[[], None] = lambda: None
+        """Has what the kernel told of devices heard at once; set where they are listened to."""
 
     async def withdraw(self, cookie: Cookie, record: Record | None) -> None:
         """Take an attachment down and tell what it carried; ``record`` is that of its name. Raises KernelError."""
@@ -71,8 +74,13 @@ class Removals:
         world.leaving.add(cookie)
         try:
             last = await self._crew.remove(removal)
-            if last.traffic is not None and network is not None:
+            if last.traffic is None:
+                # Its own end was told, then, and knows what the namespace received.
+                self.hear_of_devices()
+            elif network is not None:
                 world.ledger.note_last(cookie, network.name, last.traffic)
+            if last.sent is not None:
+                world.ledger.note_sent(cookie, last.sent.packets, last.sent.framed)
             if last.failure is not None:
                 raise last.failure
             world.plain.discard(cookie)

@@ -85,7 +85,7 @@ class LinkSource(Listener):
         link = decode.link(message.payload)
         cookie = cookie_of(link.name)
         if cookie is not None:
-            self._sink.look_attachment(cookie)
+            self._sink.host_end_gone(cookie, link)
         else:
             self._sink.look_host_device(link.index)
 

@@ -71,9 +71,10 @@ class Listener:
 
     def _soon(self) -> None:
         self._loop.remove_reader(self.socket.fileno())
-        self._later = self._loop.call_later(self.together_seconds(), self._read)
+        self._later = self._loop.call_later(self.together_seconds(), self.read)
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Take what was told so far."""
         self._loop.add_reader(self.socket.fileno(), self._soon)
         count = 0
         while True:

@@ -29,6 +29,9 @@ class Sink(Protocol):
     def look_attachment(self, cookie: Cookie) -> None:
         """Look at the attachment of a namespace: its host end changed."""
 
+    def host_end_gone(self, cookie: Cookie, link: Link) -> None:
+        """A namespace's host end is gone; ``link`` is how it was, but what it received is told no more."""
+
     def look_inside(self, nsid: int) -> None:
         """Look at a namespace: something changed inside."""
 

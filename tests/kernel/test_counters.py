@@ -6,10 +6,11 @@ import subprocess
 import pytest
 
 from agent.demo.private_host import PrivateHost
+from agent.kernel.counted import decode
 from agent.kernel.counters import Place, TrafficReader, read_inside
 from agent.kernel.elements import delete_all
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.openings import OpeningsReader, decode, openings_elements, read_openings
+from agent.kernel.openings import OpeningsReader, openings_elements, read_openings
 from agent.kernel.ruleset import Ruleset
 from agent.kernel.wire import attribute, nested
 from agent.model import Cookie, Traffic

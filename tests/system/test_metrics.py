@@ -8,12 +8,13 @@ import pytest
 from agent.demo import internet, uplink
 from tests.conftest import StartAgent
 from tests.harness import netns, observe
-from tests.harness.expect import GATEWAY4, address4, host_end
+from tests.harness.expect import GATEWAY4, KINDS, address4, host_end
 from tests.harness.running import Agent
 from tests.harness.waiting import eventually
 
 # Ethernet, IPv4 and UDP headers: what a device counts beside the payload.
 HEADERS = 14 + 20 + 8
+MANY = 40
 
 
 @pytest.fixture
@@ -143,6 +144,28 @@ def test_what_lived_between_two_scrapes_is_counted_and_gets_its_receipt(web: Age
     assert 0 < receipt["lifetime_seconds"] < 60
     eventually(lambda: web.metric("vethd_netns_info", netns="brief") is None, 2, "its series are gone")
     assert (web.metric(total) or 0) >= before + 20 * (100 + HEADERS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_receipt_is_right_also_when_the_kernel_takes_the_device_away_first(
+    start_agent: StartAgent, kind: str
+) -> None:
+    agent = start_agent({"network.default": {"bridge_ports": KINDS[kind], "subnet6": ""}})
+    names = [f"brief{number}" for number in range(MANY)]
+    netns.add_many(names)
+    for name in names:
+        agent.wait_ready(name)
+        for _ in range(3):
+            netns.udp_echo(name, uplink.BEYOND4, internet.ECHO_PORT)
+    # So many at once that all are gone before the agent can look at the last.
+    netns.delete_many(names)
+    octets = 3 * (HEADERS + len(b"vethd"))
+    for name in names:
+        receipt = agent.wait_event("removed", name=name)
+        assert (receipt["transmit_packets"], receipt["transmit_bytes"]) == (3, octets), name
+        # The bridge has its own chatter.
+        assert receipt["receive_packets"] >= 3, name
+        assert receipt["receive_bytes"] >= octets, name
 
 
 def test_the_next_holder_of_an_address_starts_at_nothing(start_agent: StartAgent) -> None:

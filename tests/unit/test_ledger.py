@@ -60,6 +60,36 @@ def test_a_last_sample_without_the_peer_s_half_takes_nothing_back() -> None:
     assert (closed.rx_bytes, closed.tx_bytes) == (110, 50)
 
 
+def test_what_others_counted_fills_in_what_the_last_samples_lack() -> None:
+    ledger = Ledger()
+    ledger.note(Cookie(1), "default", 8, Traffic(rx_bytes=50, rx_packets=1))
+    ledger.note(Cookie(1), "default", 9, Traffic(rx_bytes=7, rx_packets=1))
+    # Of both devices.
+    ledger.note_sent(Cookie(1), 5, 200)
+    ledger.note_gone(Cookie(1), 9, Traffic(tx_bytes=30, tx_packets=3))
+    closed = ledger.close(Cookie(1))
+    assert (closed.tx_packets, closed.tx_bytes) == (5, 200)
+    assert (closed.rx_packets, closed.rx_bytes) == (3, 30)
+
+
+def test_what_others_counted_less_of_takes_nothing_back() -> None:
+    ledger = Ledger()
+    ledger.note(Cookie(1), "default", 8, Traffic(rx_bytes=50, rx_packets=1))
+    ledger.note_sent(Cookie(1), 5, 20)
+    closed = ledger.close(Cookie(1))
+    assert (closed.tx_packets, closed.tx_bytes) == (5, 50)
+
+
+def test_what_is_told_of_another_device_or_nobody_is_no_ones() -> None:
+    ledger = Ledger()
+    ledger.note_gone(Cookie(1), 8, Traffic(tx_bytes=30))
+    ledger.note_sent(Cookie(1), 1, 1)
+    assert ledger.carried(Cookie(1)) is None
+    ledger.note(Cookie(1), "default", 8, Traffic(tx_bytes=1))
+    ledger.note_gone(Cookie(1), 7, Traffic(tx_bytes=30))
+    assert ledger.close(Cookie(1)) == Traffic(rx_bytes=1)
+
+
 def test_a_sample_that_was_taken_earlier_and_comes_later_takes_nothing_back() -> None:
     ledger = Ledger()
     ledger.note_all({8: Traffic(tx_bytes=1)})

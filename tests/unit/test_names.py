@@ -59,7 +59,7 @@ class StubCrew:
 
     async def remove(self, removal: Removal) -> Last:
         self.removed.append(removal.host_end)
-        return Last(None, 0, 0, self.removal_failure)
+        return Last(None, 0, 0, None, self.removal_failure)
 
     def leads_to_namespace(self, origin: Origin) -> bool:
         return True

@@ -17,7 +17,9 @@ LAB = network("lab", "10.9.0.0/24", "", bridge="vethd-lab")
 ONE: Member = (host_end_name(Cookie(1)), lease_in(WEB, 2))
 TWO: Member = (host_end_name(Cookie(2)), lease_in(WEB, 3))
 FOUR_ONLY: Member = (host_end_name(Cookie(3)), lease_in(LAB, 2))
-SET = re.compile(r"(?:set|map) (\w+) \{ type(?:of)? ([^;]*);(?: flags interval;)? (?:elements = \{ (.*) \};)? *\}")
+SET = re.compile(
+    r"(?:set|map) (\w+) \{ type(?:of)? ([^;]*);(?: flags interval;)?(?: counter;)? (?:elements = \{ (.*) \};)? *\}"
+)
 
 
 def render(*networks: Network, members: tuple[Member, ...] = ()) -> str:
