@@ -128,9 +128,11 @@ class NamedSource:
         prefix = f"{directory.path}{os.sep}"
         known = {path for path in self._sink.known_paths() | self._pending if path.startswith(prefix)}
         for path in known - present:
-            self._pending.discard(path)
-            self._sink.look(path)
-        for path in present - known:
+            # One that was made since is waited for.
+            if not os.path.lexists(path):
+                self._pending.discard(path)
+                self._sink.look(path)
+        for path in present - known | namespaces & self._pending:
             self._tell(path)
         for path in (present & known) - self._pending - namespaces:
             self._pending.add(path)
