@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.errors import KernelError
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
@@ -46,24 +46,34 @@ class _Kernel:
 _kernel: Final = _Kernel()
 
 
-def flush(netlink: Netlink, addresses: Sequence[bytes]) -> None:
+class Party(NamedTuple):
+    """An address, and whether there may be entries that it opened, and that it answers."""
+
+    address: bytes
+    opened: bool = True
+    answers: bool = True
+
+
+def flush(netlink: Netlink, parties: Sequence[Party]) -> None:
     """Delete every entry that one of these addresses opened or answers; quick for a few of IPv4. Raises KernelError.
 
     A kernel without conntrack has none.
     """
-    few = [address for address in addresses if len(address) == _IPV4_BYTES]
     # Of IPv6, kernels so far flush whatever has another address: ctnetlink_filter_match_tuple has it the wrong way.
-    if len(few) > _FLUSHED_AT_ONCE or not all(_flush(netlink, address) for address in few):
+    few = [party for party in parties if len(party.address) == _IPV4_BYTES]
+    if len(few) > _FLUSHED_AT_ONCE or not all(_flush(netlink, party) for party in few):
         few = []
-    if rest := [address for address in addresses if address not in few]:
+    if rest := [party.address for party in parties if party not in few and (party.opened or party.answers)]:
         forget(rest)
 
 
-def _flush(netlink: Netlink, address: bytes) -> bool:
+def _flush(netlink: Netlink, party: Party) -> bool:
     """Delete the entries of an IPv4 address; return whether the kernel can."""
-    for direction, flags in _FILTER_FLAGS.items() if _kernel.filters else ():
+    address, opened, answers = party
+    directions = [*([_CTA_TUPLE_ORIG] if opened else ()), *([_CTA_TUPLE_REPLY] if answers else ())]
+    for direction in directions if _kernel.filters else ():
         source = nested(direction, nested(_CTA_TUPLE_IP, attribute(_SOURCE[0], address)))
-        which = nested(_CTA_FILTER, number(flags, _FILTER_SOURCE))
+        which = nested(_CTA_FILTER, number(_FILTER_FLAGS[direction], _FILTER_SOURCE))
         body = _NFGENMSG.pack(socket.AF_INET, 0, 0) + source + which
         answer = netlink.ask(Request(_DELETE, 0, body, "forget the connections of an address"))
         if answer.code in _UNKNOWN_REQUEST:

@@ -36,7 +36,7 @@ class Count(NamedTuple):
 
 
 def read(netlink: Netlink, requests: Sequence[Request]) -> list[Count | None]:
-    """Ask for one element each, see elements.get_element; None stands for one that is not there.
+    """Ask for one element each, see elements.get_element; None stands for one that is not there, or counts nothing.
 
     Raises KernelError, but not without our tables.
     """
@@ -45,7 +45,7 @@ def read(netlink: Netlink, requests: Sequence[Request]) -> list[Count | None]:
         if answer.code not in {0, errno.ENOENT}:
             raise KernelError(request.what, answer.code, answer.detail)
         told = next(filter(None, map(elements, answer.replies)), None)
-        found.append(None if told is None else Count(_number(told, _PACKETS), _number(told, _BYTES)))
+        found.append(None if told is None else _count(told))
     return found
 
 
@@ -96,6 +96,14 @@ def _find(element: bytes, path: Iterable[int]) -> tuple[int, int]:
             length, kind = _ATTRIBUTE.unpack_from(element, begin)
         begin, end = begin + _ATTRIBUTE.size, begin + length
     return begin, end
+
+
+def _count(element: bytes) -> Count | None:
+    try:
+        return Count(_number(element, _PACKETS), _number(element, _BYTES))
+    except struct.error:
+        # Whoever made this set gave its elements no counters.
+        return None
 
 
 def _number(element: bytes, path: Iterable[int]) -> int:

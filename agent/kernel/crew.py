@@ -15,6 +15,7 @@ from agent.core.identity import host_end_name
 from agent.core.steps import Step
 from agent.kernel import faults
 from agent.kernel.attachments import Attachments
+from agent.kernel.doom import Deletion
 from agent.kernel.flows import tracked_connections
 from agent.kernel.host import apply_host, host_links, observe_host
 from agent.kernel.leftovers import IsHeld, forget_untranslated, sweep_bridges
@@ -27,6 +28,7 @@ from agent.kernel.ruleset import Ruleset
 from agent.model import Bridge, Cookie, Lease, Link, Network, Observed, Origin
 
 _Result = TypeVar("_Result")
+_Batch = list[tuple[Removal, "asyncio.Future[Last]"]]
 
 
 class Crew:
@@ -42,7 +44,7 @@ class Crew:
         self._host = Netlink()
         self._plumber_thread = ThreadPoolExecutor(1, "plumber")
         self._reaper_thread = ThreadPoolExecutor(1, "reaper")
-        self._removals: list[tuple[Removal, asyncio.Future[Last]]] = []
+        self._removals: _Batch = []
         self._reaping: asyncio.Task[None] | None = None
 
     @property
@@ -124,7 +126,8 @@ class Crew:
         done: asyncio.Future[Last] = asyncio.get_running_loop().create_future()
         self._removals.append((removal, done))
         if self._reaping is None:
-            self._reaping = asyncio.create_task(self._reap(), name="reap")
+            # At once: the loop may have other things to do first.
+            self._reaping = asyncio.create_task(self._reap(*self._begin()), name="reap")
         return await done
 
     async def close(self) -> None:
@@ -145,25 +148,33 @@ class Crew:
     ) -> None:
         self._ruleset.load(networks, members(), plain())
 
-    async def _reap(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _begin(self) -> tuple[_Batch, Deletion]:
+        batch, self._removals = self._removals, []
+        return batch, self._reaper.begin([removal for removal, _ in batch])
+
+    async def _reap(self, batch: _Batch, deletion: Deletion) -> None:
         try:
-            while self._removals:
-                batch, self._removals = self._removals, []
-                try:
-                    removals = [removal for removal, _ in batch]
-                    deletion = self._reaper.begin(removals)
-                    lasts = await loop.run_in_executor(self._reaper_thread, self._reaper.finish, removals, deletion)
-                except Exception as error:  # noqa: BLE001  whoever asked gets it
-                    for _, done in batch:
-                        if not done.done():
-                            done.set_exception(error)
-                else:
-                    for (_, done), last in zip(batch, lasts, strict=True):
-                        if not done.done():
-                            done.set_result(last)
+            while True:
+                await self._finish(batch, deletion)
+                if not self._removals:
+                    return
+                batch, deletion = self._begin()
         finally:
             self._reaping = None
+
+    async def _finish(self, batch: _Batch, deletion: Deletion) -> None:
+        loop = asyncio.get_running_loop()
+        removals = [removal for removal, _ in batch]
+        try:
+            lasts = await loop.run_in_executor(self._reaper_thread, self._reaper.finish, removals, deletion)
+        except Exception as error:  # noqa: BLE001  whoever asked gets it
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(error)
+        else:
+            for (_, done), last in zip(batch, lasts, strict=True):
+                if not done.done():
+                    done.set_result(last)
 
     async def _plumb(self, work: Callable[..., _Result], *arguments: object) -> _Result:
         work = faults.around(work)

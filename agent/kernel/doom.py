@@ -107,20 +107,18 @@ class Deletion:
         """Return the devices as they were, by name; without those that were not there."""
         return self._found.result()
 
-    def until_silent(self) -> None:
-        """Wait until nothing can come from the devices any more: they are down, and nobody else can set them up."""
+    def until_silent(self) -> Refusals:
+        """Wait until nothing can come from the devices any more: they are down, and nobody else can set them up.
+
+        All but those that are refused, which stand as they did.
+        """
         self.links()
-        while self._up and not self.answered:
-            self._hear()
+        return self._until_none(self._up)
 
     def until_gone(self) -> Refusals:
         """Wait until the devices are gone, and everything of the kernel's that hung on them."""
         self.links()
-        while self._there and not self.answered:
-            self._hear()
-        if self._there:
-            self._answer.result()
-        return self._refusals
+        return self._until_none(self._there)
 
     @property
     def answered(self) -> bool:
@@ -131,6 +129,13 @@ class Deletion:
         """Stop waiting for it."""
         if self._news is not None:
             self._news.leave()
+
+    def _until_none(self, devices: set[int]) -> Refusals:
+        while devices and not self.answered:
+            self._hear()
+        if devices:
+            self._answer.result()
+        return dict(self._refusals)
 
     def _hear(self) -> None:
         assert self._news is not None

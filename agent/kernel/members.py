@@ -39,8 +39,7 @@ class Members:
     def admit(self, member: Member) -> None:
         """Let a namespace's own addresses and MAC pass; again is no error. Raises KernelError."""
         additions = [_addition(element) for element in _elements(member)]
-        if member[1].address6 is not None:
-            additions.append(count_from_nothing(member[1].address6.packed))
+        additions += (count_from_nothing(address) for address in _addresses(member[1]))
         self._netlink.transact(additions)
 
     def exempt(self, lease: Lease, exempt: bool) -> None:
@@ -104,6 +103,12 @@ def _port(device: bytes, lease: Lease) -> Iterator[_Element]:
         yield _Element("bridge", "members6", device + mac + lease.address6.packed)
         yield _Element("bridge", "targets6", device + lease.address6.packed)
         yield _Element("bridge", "macs6", device + mac)
+
+
+def _addresses(lease: Lease) -> Iterator[bytes]:
+    yield lease.address.packed
+    if lease.address6 is not None:
+        yield lease.address6.packed
 
 
 def _checked(device: bytes, lease: Lease) -> _Element:

@@ -51,26 +51,43 @@ class OpeningsReader:
         return self._counts[direction]
 
 
-def read_openings(netlink: Netlink, addresses: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
-    """Return how many connections each of some addresses opened and accepted; unless nothing is known of it.
+class Opening(NamedTuple):
+    """How many connections one address opened and accepted, None where that was not counted.
+
+    ``are_all`` tells whether that is all there can have been since it was given away.
+    """
+
+    opened: int | None
+    accepted: int | None
+
+    @property
+    def are_all(self) -> bool:
+        """See count_from_nothing."""
+        return self.accepted is not None
+
+
+def read_openings(netlink: Netlink, addresses: Sequence[bytes]) -> dict[bytes, Opening]:
+    """Return how many connections each of some addresses opened and accepted.
 
     Raises KernelError, but not without our tables.
     """
-    keys = [(address, place) for address in addresses for place in range(len(_DIRECTIONS))]
-    requests = [get_element("inet", _set_of(address, _DIRECTIONS[place]), address) for address, place in keys]
-    counts: dict[bytes, list[int]] = {}
-    for (address, place), found in zip(keys, counted.read(netlink, requests), strict=True):
-        if found is not None:
-            counts.setdefault(address, [0, 0])[place] = found.packets
-    return {address: (opened, accepted) for address, (opened, accepted) in counts.items()}
+    requests = [
+        get_element("inet", _set_of(address, direction), address) for address in addresses for direction in _DIRECTIONS
+    ]
+    counts = [None if found is None else found.packets for found in counted.read(netlink, requests)]
+    return {
+        address: Opening(*counts[place : place + len(_DIRECTIONS)])
+        for address, place in zip(addresses, range(0, len(counts), len(_DIRECTIONS)), strict=True)
+    }
 
 
 def count_from_nothing(address: bytes) -> Request:
-    """Return what has the connections that an address opens counted from before its first packet.
+    """Return what has the connections of an address counted from before its first packet.
 
-    That it has opened and accepted none is known only then: rules that are loaded anew forget who has.
+    That it has opened or accepted none is known only while this element is there: whoever flushes our tables takes
+    it away, and the packets that come later do not bring both back.
     """
-    return add_element("inet", _set_of(address, "opened"), address)
+    return add_element("inet", _set_of(address, "accepted"), address)
 
 
 def openings_elements(addresses: Sequence[bytes]) -> list[Request]:

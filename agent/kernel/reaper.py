@@ -9,30 +9,35 @@ from typing import Final
 from agent.core.plan import IPV6_BYTES
 from agent.errors import KernelError
 from agent.kernel import conntrack, counted, routing
+from agent.kernel.conntrack import Party
 from agent.kernel.counted import Count
-from agent.kernel.doom import Deletion, Doom
+from agent.kernel.doom import Deletion, Doom, Refusals
 from agent.kernel.elements import delete_all
 from agent.kernel.leftovers import IsHeld, sweep_connections
 from agent.kernel.members import count_of_sent, exemption_elements, member_elements
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.openings import openings_elements, read_openings
+from agent.kernel.openings import Opening, openings_elements, read_openings
 from agent.kernel.wire import Request
 from agent.model import Lease, Network, Traffic
 
 # Not ENODEV: of a bridge that was made anew, the next try knows the number.
 _GONE_IS_FINE: Final = {0, errno.ENOENT}
-_SILENT: Final = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """One attachment to take down; ``lease`` is None for a host end whose lease nobody knows."""
+    """One attachment to take down; ``lease`` is None for a host end whose lease nobody knows.
+
+    ``counted`` is false when others have had their hands on our rules in its time: it may have connections that
+    were counted once, and are no more.
+    """
 
     host_end: str
     lease: Lease | None
     bridge: int | None
     admitted: bool
     exempt: bool = False
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,8 @@ class Reaper:
     def finish(self, removals: Sequence[Removal], deletion: Deletion) -> list[Last]:
         """Take attachments down; what is gone already is no error, and one that fails keeps no other.
 
-        Devices go first: one that could still send would open connections anew, and with its set
-        elements gone from any address.
+        Devices fall silent first: one that could still send would open connections anew, and with its set
+        elements gone from any address. That they are gone, the kernel says later.
         """
         with closing(deletion):
             return self._finish(removals, deletion)
@@ -85,24 +90,22 @@ class Reaper:
     def _finish(self, removals: Sequence[Removal], deletion: Deletion) -> list[Last]:
         failures = _Failures()
         links = deletion.links()
-        deletion.until_silent()
-        openings: Mapping[bytes, tuple[int, int]] = {}
+        failures.note(deletion.until_silent())
+        openings: Mapping[bytes, Opening] = {}
         sent: dict[str, Count | None] = {}
         addresses = [address for each in removals for address in _addresses(each)]
         with failures.of(*(each for each in removals if each.lease is not None)):
             openings = read_openings(self._netfilter, addresses)
-            talked = [address for address in addresses if openings.get(address) != _SILENT]
-            conntrack.flush(self._netfilter, talked)
+            conntrack.flush(self._netfilter, list(_parties(removals, openings)))
         # The device may have been read as well: this alone is no reason to try all of it again.
         with suppress(KernelError):
             sent = self._read_sent(removals)
-        for host_end, refusal in deletion.until_gone().items():
-            failures.setdefault(host_end, refusal)
         for each in removals:
             with failures.of(each):
                 self._forget_neighbours(each)
         # What is to be tried again is to find its counts.
         self._delete_elements([each for each in removals if each.host_end not in failures], failures)
+        failures.note(deletion.until_gone())
         return [
             Last(
                 None if (link := links.get(each.host_end)) is None else link.traffic,
@@ -138,6 +141,10 @@ class Reaper:
 class _Failures(dict[str, KernelError]):
     """The first failure of each removal, by host end."""
 
+    def note(self, refusals: Refusals) -> None:
+        for host_end, refusal in refusals.items():
+            self.setdefault(host_end, refusal)
+
     @contextmanager
     def of(self, *removals: Removal) -> Iterator[None]:
         """Note a failure in the block as one of these."""
@@ -169,10 +176,20 @@ def _entries_on(bridge: int, addresses: Sequence[bytes]) -> list[Request]:
     ]
 
 
-def _connections(removal: Removal, openings: Mapping[bytes, tuple[int, int]]) -> tuple[int, int]:
+def _parties(removals: Sequence[Removal], openings: Mapping[bytes, Opening]) -> Iterator[Party]:
+    for removal in removals:
+        for address in _addresses(removal):
+            opening = openings[address]
+            if removal.counted and opening.are_all:
+                yield Party(address, bool(opening.opened), bool(opening.accepted))
+            else:
+                yield Party(address)
+
+
+def _connections(removal: Removal, openings: Mapping[bytes, Opening]) -> tuple[int, int]:
     """Return how many were opened and accepted."""
-    counts = [openings.get(address, _SILENT) for address in _addresses(removal)]
-    return sum(opened for opened, _ in counts), sum(accepted for _, accepted in counts)
+    counts = [openings[address] for address in _addresses(removal) if address in openings]
+    return sum(each.opened or 0 for each in counts), sum(each.accepted or 0 for each in counts)
 
 
 def _addresses(removal: Removal) -> list[bytes]:

@@ -58,7 +58,7 @@ class Names:
 
     async def _settle(self, path: str) -> Outcome:
         record = self._world.roster.get(path)
-        if record is not None and record.departed:
+        if record is not None and (record.departed or not self._crew.leads_to_namespace(record.origin)):
             return await self._vanished(path)
         origin = record.origin if record else named(path)
         bridge, lease = self._expected(record)

@@ -30,9 +30,7 @@ class Removals:
         started = time.monotonic()
         lease = world.lease_of(cookie)
         name = record.name if record is not None else world.name_of(cookie)
-        last = await self.detach(cookie)
-        if world.resolvers is not None:
-            await asyncio.to_thread(world.resolvers.remove, name, cookie)
+        last, _ = await asyncio.gather(self.detach(cookie), self._forget_resolvers(name, cookie))
         self.forget_wish(name)
         world.strays.discard(cookie)
         carried = world.ledger.close(cookie)
@@ -53,6 +51,10 @@ class Removals:
             connections_accepted=accepted,
         )
 
+    async def _forget_resolvers(self, name: str, cookie: Cookie) -> None:
+        if self._world.resolvers is not None:
+            await asyncio.to_thread(self._world.resolvers.remove, name, cookie)
+
     def forget_wish(self, name: str) -> None:
         """Drop what was wished for a name by ``vethd new``, unless that stands for another namespace by now."""
         if self._world.roster.find(name) is None:
@@ -70,6 +72,7 @@ class Removals:
             bridge.index if bridge else None,
             network is not None and network.anti_spoof,
             cookie in world.plain,
+            cookie not in world.uncounted,
         )
         world.leaving.add(cookie)
         try:
@@ -84,6 +87,7 @@ class Removals:
             if last.failure is not None:
                 raise last.failure
             world.plain.discard(cookie)
+            world.uncounted.discard(cookie)
             world.admitted.pop(cookie, None)
             world.forget_place(cookie)
             with world.lock:

@@ -42,7 +42,8 @@ class World:
     ``looking`` are those that are being looked at, by path,
     ``admitted`` says as what a namespace without a name was networked,
     ``leaving`` are namespaces that are being taken down, ``plain`` those whose packets are not
-    masqueraded, ``wishes`` what namespaces want for themselves, in the order in which they are asked,
+    masqueraded, ``uncounted`` those that were there when others changed our rules, which count connections,
+    ``wishes`` what namespaces want for themselves, in the order in which they are asked,
     and ``wish_stamps`` as of when,
     ``resolvers`` writes their name servers down, None where that is off.
     ``strays`` are namespaces that had an attachment at start, ``dropped`` and ``heard`` count
@@ -69,6 +70,7 @@ class World:
     looking: dict[str, Cookie] = field(default_factory=dict)
     leaving: set[Cookie] = field(default_factory=set)
     plain: set[Cookie] = field(default_factory=set)
+    uncounted: set[Cookie] = field(default_factory=set)
     admitted: dict[Cookie, Origin] = field(default_factory=dict)
     wishes: tuple[Wishes, ...] = ()
     wish_stamps: tuple[int, ...] = ()

@@ -10,7 +10,7 @@ from agent.kernel.counted import decode
 from agent.kernel.counters import Place, TrafficReader, read_inside
 from agent.kernel.elements import delete_all
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
-from agent.kernel.openings import OpeningsReader, openings_elements, read_openings
+from agent.kernel.openings import Opening, OpeningsReader, openings_elements, read_openings
 from agent.kernel.ruleset import Ruleset
 from agent.kernel.wire import attribute, nested
 from agent.model import Cookie, Traffic
@@ -105,7 +105,11 @@ def test_openings_are_told_as_nft_tells_them(private_host: PrivateHost) -> None:
         assert openings.opened == _told_by_nft("opened4") | _told_by_nft("opened6")
         assert openings.accepted == _told_by_nft("accepted6")
         assert len(openings.opened) == 9 + 1999
-        assert read_openings(netlink, [both, bytes(4), one]) == {both: (8, 8), one: (0x701, 0)}
+        assert read_openings(netlink, [both, bytes(4), one]) == {
+            both: Opening(8, 8),
+            bytes(4): Opening(None, None),
+            one: Opening(0x701, None),
+        }
         assert read_openings(netlink, []) == {}
         again = reader.read(netlink)
         assert again.opened is openings.opened
@@ -119,7 +123,7 @@ def test_openings_are_told_as_nft_tells_them(private_host: PrivateHost) -> None:
         assert forgotten.opened.keys() == more.opened.keys() - {both, one}
         assert forgotten.accepted.keys() == more.accepted.keys() - {both}
         observe.run("nft", "delete", "table", "inet", "vethd")
-        assert read_openings(netlink, [both]) == {}
+        assert read_openings(netlink, [both]) == {both: Opening(None, None)}
         assert reader.read(netlink) == ({}, {}), "no table, no connections"
 
 

@@ -10,6 +10,8 @@ import pytest
 from agent.core.identity import host_end_name
 from agent.demo import internet, probe, uplink
 from agent.kernel import conntrack
+from agent.kernel.conntrack import Party
+from agent.kernel.members import Members
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.reaper import Reaper, Removal
 from agent.model import Attachment, Cookie
@@ -155,9 +157,9 @@ def test_connections_are_flushed_by_address_where_the_kernel_can(
     web = [ground.desired("web").lease.address.packed, socket.inet_pton(socket.AF_INET6, address6("web"))]
     others = len(observe.conntrack_list()) - len(tracked(address4("web"))) - len(tracked(address6("web")))
     with Netlink(NETLINK_NETFILTER) as netlink:
-        conntrack.flush(netlink, web)
+        conntrack.flush(netlink, [Party(address) for address in web])
         assert len(observe.conntrack_list()) == others > 2
-        conntrack.flush(netlink, [*web, *(bytes([number]) * 4 for number in range(20))])
+        conntrack.flush(netlink, [Party(address) for address in (*web, *(bytes([number]) * 4 for number in range(20)))])
         conntrack.flush(netlink, [])
     assert len(observe.conntrack_list()) == others
     assert conntrack._kernel.filters is filters
@@ -174,7 +176,7 @@ def test_connections_in_a_zone_of_their_own_are_forgotten_too(ground: Ground) ->
         sock.sendto(b"x", (GATEWAY4, 9))
     assert any("zone=7" in line for line in tracked(address4("web")))
     with Netlink(NETLINK_NETFILTER) as netlink:
-        conntrack.flush(netlink, [socket.inet_aton(address4("web"))])
+        conntrack.flush(netlink, [Party(socket.inet_aton(address4("web")))])
     assert tracked(address4("web")) == []
 
 
@@ -196,27 +198,70 @@ def test_what_a_former_holder_of_another_kind_left_goes_too(ground: Ground, reap
     assert observe.run("ip", "-6", "neigh", "show", "proxy") == ""
 
 
-@pytest.mark.parametrize("forgotten", [False, True])
-def test_ipv6_connections_are_looked_for_unless_none_can_be_there(
-    ground: Ground, reaper: Reaper, monkeypatch: pytest.MonkeyPatch, forgotten: bool
-) -> None:
-    """To look for them takes the kernel some ms; rules that are loaded anew do not know who opened any."""
-    asked: list[set[bytes]] = []
+def asked_of(monkeypatch: pytest.MonkeyPatch) -> set[Party]:
+    """What it is asked to look for from now on."""
+    asked: set[Party] = set()
     flush = conntrack.flush
 
-    def ask(netlink: Netlink, addresses: Sequence[bytes]) -> None:
-        asked.append(set(addresses))
-        flush(netlink, addresses)
+    def ask(netlink: Netlink, parties: Sequence[Party]) -> None:
+        asked.update(party for party in parties if party.opened or party.answers)
+        flush(netlink, parties)
 
     monkeypatch.setattr(conntrack, "flush", ask)
+    return asked
+
+
+def addresses_of(desired: Attachment) -> tuple[bytes, bytes]:
+    assert desired.lease.address6 is not None
+    return desired.lease.address.packed, desired.lease.address6.packed
+
+
+def left_of(desired: Attachment) -> list[str]:
+    return [*tracked(str(desired.lease.address)), *tracked(str(desired.lease.address6))]
+
+
+def test_connections_are_looked_for_where_there_can_be_any(
+    ground: Ground, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look for them takes the kernel up to some ms."""
+    asked = asked_of(monkeypatch)
     ground.add("silent", "talks")
     talk("talks")
-    if forgotten:
-        sh("nft flush ruleset")
-        ground.ruleset.load(ground.networks, [])
-    desired = [ground.desired(name) for name in ("silent", "talks")]
-    four, six = address4("talks"), address6("talks")
-    remove(reaper, [removal(each) for each in desired])
-    silent, talks = ({each.lease.address.packed, each.lease.address6.packed} for each in desired if each.lease.address6)
-    assert asked == [silent | talks if forgotten else talks | {desired[0].lease.address.packed}]
-    assert tracked(four) == tracked(six) == []
+    four, six = addresses_of(ground.desired("talks"))
+    remove(reaper, [removal(ground.desired(name)) for name in ("silent", "talks")])
+    assert asked == {Party(four, opened=True, answers=True), Party(six, opened=True, answers=False)}
+    assert left_of(ground.desired("talks")) == []
+
+
+@pytest.mark.parametrize("speaks_again", [False, True])
+def test_they_are_looked_for_where_the_rules_were_flushed(
+    ground: Ground, reaper: Reaper, monkeypatch: pytest.MonkeyPatch, speaks_again: bool
+) -> None:
+    """Rules that are loaded anew do not know who opened any."""
+    asked = asked_of(monkeypatch)
+    ground.add("web")
+    talk("web")
+    sh("nft flush ruleset")
+    ground.ruleset.load(ground.networks, [])
+    if speaks_again:
+        with netns.socket_in("web", GATEWAY4, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", (GATEWAY4, 9))
+    remove(reaper, [removal(ground.desired("web"))])
+    assert asked == {Party(address) for address in addresses_of(ground.desired("web"))}
+    assert left_of(ground.desired("web")) == []
+
+
+def test_they_are_looked_for_where_it_was_admitted_anew_since(
+    ground: Ground, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_of(monkeypatch)
+    ground.add("web")
+    talk("web")
+    sh("nft flush ruleset")
+    desired = ground.desired("web")
+    ground.ruleset.load(ground.networks, [])
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        Members(netlink).admit((host_end_name(desired.cookie), desired.lease))
+    remove(reaper, [replace(removal(desired), counted=False)])
+    assert asked == {Party(address) for address in addresses_of(desired)}
+    assert left_of(ground.desired("web")) == []

@@ -205,3 +205,21 @@ def test_neighbours_reach_an_address_at_once_wherever_it_went(start_agent: Start
 
 def kind(name: str) -> str:
     return "port" if host_end(name).get("master") else "routed"
+
+
+@pytest.mark.parametrize("beyond", [uplink.BEYOND4, uplink.BEYOND6])
+def test_nothing_is_left_of_connections_that_were_opened_before_the_rules_were_flushed(
+    agent: Agent, beyond: str
+) -> None:
+    """What counted them is gone, and a device that is made anew has it counted from nothing again."""
+    address = address4("web") if beyond == uplink.BEYOND4 else address6("web")
+    netns.udp_echo("web", beyond, internet.ECHO_PORT)
+    assert any(f"={address} " in line for line in observe.conntrack_list())
+    mark = agent.mark()
+    observe.run("nft", "flush", "ruleset")
+    agent.wait_event("host-repaired", since=mark)
+    observe.run("ip", "link", "del", str(host_end("web")["ifname"]))
+    agent.wait_event("repaired", since=mark, name="web")
+    netns.del_netns("web")
+    agent.wait_event("removed", since=mark, name="web")
+    assert not [line for line in observe.conntrack_list() if f"={address} " in line]
