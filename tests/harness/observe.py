@@ -60,10 +60,15 @@ def mac(device: str, netns: Name | None = None) -> str:
     return str(links(netns)[device]["address"])
 
 
-def nft_json() -> list[Item]:
+def nft_json(*options: str) -> list[Item]:
     """All nftables objects of the host, each a dict of one key: table, chain, rule, set, map, ..."""
-    objects: list[Item] = json.loads(run("nft", "-j", "list", "ruleset"))["nftables"]
+    objects: list[Item] = json.loads(run("nft", "-j", *options, "list", "ruleset"))["nftables"]
     return [item for item in objects if "metainfo" not in item]
+
+
+def key(element: Any) -> Any:
+    """An element of a set as nft tells it, without what it has counted."""
+    return element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
 
 
 def nft_text() -> str:

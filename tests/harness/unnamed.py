@@ -116,5 +116,5 @@ class Traces:
 def _set_elements() -> set[str]:
     """All but those that go by themselves after a while."""
     sets = [item[kind] for item in observe.nft_json() for kind in ("set", "map") if kind in item]
-    elements = (f"{found['name']}: {element}" for found in sets for element in found.get("elem", []))
-    return {element for element in elements if "'expires'" not in element}
+    elements = ((found["name"], element) for found in sets for element in found.get("elem", []))
+    return {f"{name}: {observe.key(element)}" for name, element in elements if "'expires'" not in str(element)}

@@ -140,4 +140,4 @@ def _assert_right(agent: Agent, names: set[str]) -> None:
 def _guests() -> set[str]:
     """The host ends that the rules know."""
     sets = {item["set"]["name"]: item["set"] for item in observe.nft_json() if "set" in item}
-    return set(sets["guests"].get("elem", []))
+    return {observe.key(element) for element in sets["guests"].get("elem", [])}

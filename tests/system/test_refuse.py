@@ -27,7 +27,7 @@ def _refused(agent: Agent, *words: str, code: int = 1, prefix: tuple[str, ...] =
 
 
 def _traces() -> tuple[object, ...]:
-    return (set(observe.links()), observe.nft_json(), observe.sysctl("net/ipv4/ip_forward"))
+    return (set(observe.links()), observe.nft_json("--stateless"), observe.sysctl("net/ipv4/ip_forward"))
 
 
 def test_not_root(start_agent: StartAgent) -> None:

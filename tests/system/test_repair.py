@@ -118,7 +118,7 @@ DAMAGE: dict[str, Callable[[], object]] = {
     "our inet table deleted": _nft("delete", "table", "inet", "vethd"),
     "our bridge table deleted": _nft("delete", "table", "bridge", "vethd"),
     "masquerade rules deleted": _delete_rules("inet", "postrouting", "masquerade"),
-    "a guard rule deleted": _delete_rules("bridge", "prerouting", "drop"),
+    "a guard rule deleted": _delete_rules("bridge", "guest4", "drop"),
     "sets of the inet table emptied": _empty_sets("inet"),
     "sets of the bridge table emptied": _empty_sets("bridge"),
     "IPv4 forwarding off": lambda: observe.set_sysctl("net/ipv4/ip_forward", "0"),
