@@ -70,7 +70,7 @@ class Ledger:
         account = self._accounts.get(cookie)
         self._sums.pop(cookie, None)
         if account is None:
-            self._accounts[cookie] = Account(network, device, Traffic(), sample)
+            self._accounts[cookie] = Account(network, device, _NOTHING, sample)
             return
         if account.device != device:
             account.carried = account.all

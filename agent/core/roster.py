@@ -7,7 +7,7 @@ others are aliases. A name may lead to another namespace from one moment to the 
 ``owner`` and ``is_named`` may be asked from any thread, all else belongs to the loop's.
 """
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -18,6 +18,7 @@ from agent.model import Attachment, Cookie, Origin
 State = Literal["pending", "ready", "left", "failed"]
 
 _HISTORY: Final = 50
+_REPAIRS: Final = 8
 _REMEMBERED: Final = 1000
 
 
@@ -56,8 +57,9 @@ class Record:
     stirred: float | None = None
     departed: bool = False
     failures: int = 0
-    repairs: deque[float] = field(default_factory=lambda: deque(maxlen=8))
-    history: deque[Incident] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    # Both mostly empty, or nearly so: a deque of nothing takes 600 bytes.
+    repairs: tuple[float, ...] = ()
+    history: list[Incident] = field(default_factory=list)
 
     @property
     def path(self) -> str:
@@ -69,11 +71,20 @@ class Record:
         """The file's name, or what the process is known by."""
         return self.origin.name
 
-    def tell(self, incident: Incident) -> None:
+    def tell(self, *incidents: Incident) -> None:
+        """Add to the history, which forgets what happened long ago."""
+        self.history += incidents
+        del self.history[:-_HISTORY]
+
+    def tell_again(self, incident: Incident) -> None:
         """Add to the history; what happened last and happens again takes its own place."""
         if self.history and (self.history[-1].event, self.history[-1].detail) == (incident.event, incident.detail):
             self.history.pop()
-        self.history.append(incident)
+        self.tell(incident)
+
+    def note_repair(self, now: float) -> None:
+        """Add to the times of its latest repairs, ``now`` in monotonic seconds."""
+        self.repairs = (*self.repairs, now)[-_REPAIRS:]
 
     @property
     def device(self) -> str | None:
@@ -115,7 +126,7 @@ class Roster:
             self._paths.setdefault(record.name, []).append(path)
             former = self._former.pop(path, None)
             if former is not None:
-                record.history.extend(former.history)
+                record.tell(*former.history)
         elif origin is not None:
             record.departed = False
             if origin != record.origin:
@@ -173,7 +184,7 @@ class Roster:
         orphan = self._unname(record)
         if record.cookie is not None:
             self._records[path] = fresh = Record(record.origin, record.stirred or now)
-            fresh.history.extend(record.history)
+            fresh.tell(*record.history)
             record = fresh
         record.cookie, record.inode = cookie, inode
         names = self._names.get(cookie, ())
@@ -191,7 +202,7 @@ class Roster:
             return None
         orphan = self._unname(record)
         self._records[path] = fresh = Record(record.origin, now)
-        fresh.history.extend(record.history)
+        fresh.tell(*record.history)
         return orphan
 
     def leave(self, path: str) -> Cookie | None:

@@ -24,6 +24,7 @@ ELEMENT_KEY: Final = 1
 DATA_VALUE: Final = 1
 HEADER_BYTES: Final = 4
 
+_GET_TABLE: Final = (10 << 8) | 1
 _NEW: Final = (10 << 8) | 12
 _GET: Final = (10 << 8) | 13
 _DELETE: Final = (10 << 8) | 14
@@ -32,7 +33,12 @@ _DESTROY: Final = (10 << 8) | 30
 _TOGETHER: Final = 128
 _UNKNOWN_REQUEST: Final = {errno.EINVAL, errno.EOPNOTSUPP}
 _HEADERS: Final = {"inet": struct.pack("=BBH", 1, 0, 0), "bridge": struct.pack("=BBH", 7, 0, 0)}
-_LIST_TABLE, _LIST_SET, _LIST_ELEMENT = 1, 2, 1
+_TABLE_NAME, _LIST_TABLE, _LIST_SET, _LIST_ELEMENT = 1, 1, 2, 1
+
+
+def get_table(family: Family) -> Request:
+    """Ask whether our table of this family is there."""
+    return Request(_GET_TABLE, 0, _HEADERS[family] + text(_TABLE_NAME, TABLE), f"look for our nftables table {family}")
 
 
 def add_element(family: Family, set_name: str, key: bytes) -> Request:

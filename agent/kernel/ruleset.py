@@ -13,10 +13,12 @@ from nftables import Nftables
 
 from agent.core.identity import netns_mac
 from agent.errors import HostError
+from agent.kernel.elements import Family, get_table
 from agent.kernel.members import Member, bridge_mac_of
+from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.model import TABLE, Lease, Network
 
-_FAMILIES: Final = ("inet", "bridge")
+_FAMILIES: Final[tuple[Family, ...]] = ("inet", "bridge")
 _STATIC_SETS: Final = {
     "inet": (
         "bridges", "strict", "there4", "there6", "nat4", "nat6", "plain4", "plain6", "within", "reach", "guarded",
@@ -105,9 +107,10 @@ class Ruleset:
         )
 
     def is_loaded(self) -> bool:
-        """Tell whether both tables are there."""
-        with self._lock:
-            return all(self._nft.cmd(f"list table {family} {TABLE}")[0] == 0 for family in _FAMILIES)
+        """Tell whether both tables are there. Raises KernelError."""
+        # Not through libnftables, which would list all that is in them.
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            return all(answer.code == 0 for answer in netlink.exchange([get_table(family) for family in _FAMILIES]))
 
     def remove(self) -> list[str]:
         """Delete our tables and return which there were."""

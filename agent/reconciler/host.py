@@ -146,7 +146,7 @@ class HostSide:
         what = ", ".join(kinds) + (f", changed by {culprit}" if culprit else "")
         for record in self._world.roster:
             if record.state == "ready":
-                record.tell(Incident(time.time(), "host repaired", what))
+                record.tell_again(Incident(time.time(), "host repaired", what))
         if is_contested(self.repairs):
             self._world.troubles[_PART] = f"the host's side ({what}): {CONTESTED}"
             if not was_contested:

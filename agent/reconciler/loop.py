@@ -33,6 +33,8 @@ _FIRST: Final = 0.0
 _SETTLE_SECONDS: Final = 0.005
 _HOST_LOOK_SECONDS: Final = 30.0
 _RESYNC_SECONDS: Final = 300.0
+# A look costs a millisecond of a core, needed or not.
+_APART_SECONDS: Final = 0.3
 
 _log = structlog.get_logger()
 
@@ -192,19 +194,20 @@ class Reconciler:
             self.mark(key, outcome.retry, reason="retry")
 
     async def _look_now_and_then(self) -> None:
-        """What no event tells of is found here: the host every 30 s, names every 5 minutes."""
+        """What no event tells of is found here: the host every 30 s, names every 5 minutes, or three a second."""
         names_due = time.monotonic() + _RESYNC_SECONDS
         while True:
             await asyncio.sleep(_HOST_LOOK_SECONDS)
             self.mark_host(0.0)
             if time.monotonic() >= names_due:
-                names_due = time.monotonic() + _RESYNC_SECONDS
                 self._world.resynced = time.time()
                 self.host.adopts = self._strays.is_due = True
                 self.rescan()
                 paths = self._world.roster.paths()
+                apart = max(_APART_SECONDS, _RESYNC_SECONDS / 2 / max(1, len(paths)))
+                names_due = time.monotonic() + max(_RESYNC_SECONDS, apart * len(paths))
                 for place, path in enumerate(paths):
-                    self.mark(path, _RESYNC_SECONDS / 2 * place / len(paths), reason="resync")
+                    self.mark(path, apart * place, reason="resync")
 
     def mark(self, key: Key, delay: float = 0.0, *, reason: str) -> None:
         self._reasons[key] = reason

@@ -271,7 +271,7 @@ class Names:
 
     def _note_repair(self, record: Record, kinds: list[str]) -> None:
         was_contested = is_contested(record.repairs)
-        record.repairs.append(time.monotonic())
+        record.note_repair(time.monotonic())
         self._note(record, "repaired", ", ".join(kinds))
         self._bulletin.publish("repaired", name=record.name, kinds=kinds)
         if is_contested(record.repairs):
@@ -306,7 +306,7 @@ class Names:
         self._bulletin.publish(state, name=record.name, rule=record.rule, reason=reason)
 
     def _note(self, record: Record, event: str, detail: str) -> None:
-        record.history.append(Incident(time.time(), event, detail))
+        record.tell(Incident(time.time(), event, detail))
 
 
 async def _nothing() -> None:

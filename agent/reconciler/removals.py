@@ -36,7 +36,7 @@ class Removals:
         carried = world.ledger.close(cookie)
         opened, accepted = world.connections.close(cookie, last.opened, last.accepted)
         for told in world.roster.told_of(record):
-            told.history.append(Incident(time.time(), "removed", str(lease.address) if lease else ""))
+            told.tell(Incident(time.time(), "removed", str(lease.address) if lease else ""))
         self._bulletin.publish(
             "removed",
             name=name,

@@ -47,7 +47,7 @@ class Stuck:
             known.reason = str(error)
             detail = f"cannot be taken down: {error}"
             for told in self._world.roster.told_of(record):
-                told.history.append(Incident(time.time(), "failed", detail))
+                told.tell(Incident(time.time(), "failed", detail))
             name = record.name if record is not None else self._world.name_of(cookie)
             self._bulletin.publish("failed", name=name, rule="", reason=detail)
         self._tell()

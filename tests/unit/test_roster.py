@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agent.core.identity import host_end_name
-from agent.core.roster import Incident, Roster
+from agent.core.roster import Incident, Record, Roster, named
 from agent.model import Cookie, Origin
 from tests.unit.worlds import attachment
 
@@ -19,7 +19,7 @@ PROCESS = Origin("process", "pid:7:sleep", "/proc/7/ns/net", 7)
 
 
 def note(roster: Roster, path: str, event: str) -> None:
-    roster.enter(path, 0.0).history.append(Incident(0.0, event, ""))
+    roster.enter(path, 0.0).tell(Incident(0.0, event, ""))
 
 
 def events(roster: Roster, path: str) -> list[str]:
@@ -213,3 +213,21 @@ class Naming(RuleBasedStateMachine):
 
 
 TestNaming = Naming.TestCase
+
+
+def test_what_happened_long_ago_is_forgotten() -> None:
+    record = Record(named(A), 0.0)
+    for number in range(60):
+        record.tell(Incident(number, "networked", ""), Incident(number, "removed", ""))
+        record.note_repair(number)
+    assert len(record.history) == 50
+    assert record.history[-1] == Incident(59, "removed", "")
+    assert record.repairs == tuple(range(52, 60))
+
+
+def test_what_happens_again_and_again_is_told_once() -> None:
+    record = Record(named(A), 0.0)
+    for number in range(3):
+        record.tell_again(Incident(number, "host repaired", "ruleset"))
+    record.tell_again(Incident(3, "host repaired", "bridge"))
+    assert record.history == [Incident(2, "host repaired", "ruleset"), Incident(3, "host repaired", "bridge")]
