@@ -179,26 +179,30 @@ class Netlink:
     def transact(self, requests: Sequence[Request]) -> None:
         """Send nf_tables changes as one transaction: all of them happen or none.
 
-        Raises KernelError for the first that the kernel refuses.
+        Raises KernelError for the first that the kernel refuses: that is told unasked, before the last's answer.
         Source: net/netfilter/nfnetlink.c, nfnetlink_rcv_batch().
         """
         first = self._sequence + 1
         self._sequence += len(requests) + 2
         begin = _frame(Request(_NFNL_MSG_BATCH_BEGIN, 0, _NFTABLES_BATCH, ""), first, 0)
         end = _frame(Request(_NFNL_MSG_BATCH_END, 0, _NFTABLES_BATCH, ""), self._sequence, 0)
-        frames = (_frame(request, sequence, NLM_F_ACK) for sequence, request in enumerate(requests, start=first + 1))
+        last = len(requests) - 1
+        frames = (
+            _frame(request, first + 1 + place, NLM_F_ACK if place == last else 0)
+            for place, request in enumerate(requests)
+        )
         self._send(requests[0].what, b"".join((begin, *frames, end)))
-        missing = len(requests)
-        while missing:
+        while True:
             for message in self._receive(requests[0].what):
                 # What hits the transaction as a whole is told for its beginning, which is at -1.
                 place = message.sequence - first - 1
-                if message.kind != NLMSG_ERROR or not -1 <= place < len(requests):
+                if message.kind != NLMSG_ERROR or not -1 <= place <= last:
                     continue
                 code, detail = _verdict(message)
                 if code:
                     raise KernelError(requests[max(place, 0)].what, code, detail)
-                missing -= 1
+                if place == last:
+                    return
 
     def _dump_once(self, request: Request) -> tuple[list[memoryview], bool]:
         self._sequence += 1
