@@ -35,6 +35,9 @@ _LINK_FLAGS, _LINK_CHANGE = 24, 28
 # The kernel puts the name first (net/core/rtnetlink.c, rtnl_fill_ifinfo).
 _LINK_NAME: Final = 36
 _ROUTE_PREFIX, _ROUTE_PROTOCOL = 17, 21
+# The kernel puts the ifindex first (net/ipv4/devinet.c, inet_netconf_fill_devconf), and NETCONFA_IFINDEX_ALL is -1.
+_SETTING_INDEX: Final = 24
+_ALL_DEVICES: Final = 0xFFFFFFFF
 _IFF_UP: Final = 1
 _NEW_DEVICE: Final = 0xFFFFFFFF
 
@@ -43,7 +46,7 @@ _Line = tuple[str, int, int, str, str]
 
 def pass_losses(listener: socket.socket, interfaces: Iterable[str]) -> None:
     """Let only these of rtnetlink pass: removals; devices that are made, but for those of our names;
-    changes of devices other than being set up; default routes that are not ours; forwarding switched.
+    changes of devices other than being set up; default routes that are not ours; forwarding switched for all devices.
 
     ``interfaces`` are the names of our devices inside namespaces.
     """
@@ -98,7 +101,7 @@ def _losses(interfaces: Iterable[str]) -> list[_Line]:
         ("", _JEQ, socket.htons(rt.RTM_NEWLINK), "link", ""),
         ("", _JEQ, socket.htons(rt.RTM_NEWROUTE), "route", ""),
         *(("", _JEQ, socket.htons(kind), "pass", "") for kind in removals),
-        ("", _JEQ, socket.htons(RTM_NEWNETCONF), "pass", "drop"),
+        ("", _JEQ, socket.htons(RTM_NEWNETCONF), "setting", "drop"),
         # The filter reads in network order what the message holds in host order.
         ("link", _LD_W, _LINK_CHANGE, "", ""),
         ("", _JEQ, _NEW_DEVICE, "made", ""),
@@ -114,6 +117,9 @@ def _losses(interfaces: Iterable[str]) -> list[_Line]:
         ("", _JEQ, 0, "", "drop"),
         ("", _LD_B, _ROUTE_PROTOCOL, "", ""),
         ("", _JEQ, ROUTE_PROTOCOL, "drop", "pass"),
+        # Each device that is made has settings of its own.
+        ("setting", _LD_W, _SETTING_INDEX, "", ""),
+        ("", _JEQ, _ALL_DEVICES, "pass", "drop"),
         ("drop", _RET, 0, "", ""),
         ("pass", _RET, _PASS, "", ""),
     ]

@@ -27,8 +27,6 @@ _GROUPS: Final = {
     "ipv4 netconf": 24, "ipv6 netconf": 25,
 }  # fmt: skip
 _AF_BRIDGE: Final = 7
-_NETCONFA_IFINDEX: Final = 1
-_NETCONFA_IFINDEX_ALL: Final = -1
 _RTA_OIF: Final = 4
 _NDA_DST: Final = 1
 _RTMSG_BYTES: Final = 12
@@ -72,7 +70,7 @@ class LinkSource(Listener):
             case rt.RTM_DELROUTE | rt.RTM_NEWROUTE:
                 self._on_host_route(message)
             case eventfilter.RTM_NEWNETCONF:
-                self._on_setting(message)
+                self._sink.look_host("")
 
     def on_read(self, count: int) -> None:
         """See Listener."""
@@ -95,11 +93,6 @@ class LinkSource(Listener):
         elif message.kind == rt.RTM_DELROUTE:
             found = attributes(message.payload, _RTMSG_BYTES)
             self._sink.look_host_device(_INT.unpack_from(found[_RTA_OIF])[0] if _RTA_OIF in found else _ANY)
-
-    def _on_setting(self, message: Message) -> None:
-        device = attributes(message.payload, 4).get(_NETCONFA_IFINDEX)
-        if device is not None and _INT.unpack_from(device)[0] == _NETCONFA_IFINDEX_ALL:
-            self._sink.look_host("")
 
     def _on_neighbour(self, nsid: int | None, message: Message) -> None:
         (index,) = _INDEX.unpack_from(message.payload)

@@ -48,7 +48,8 @@ def write(path: Path, content: object) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
-            json.dump(content, file)
+            # Written at once: json.dump writes each number by itself.
+            file.write(json.dumps(content))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -141,8 +141,8 @@ def test_of_a_whole_plumb_only_changes_of_devices_are_heard(ground: Ground) -> N
     ):
         ground.settle("db")
         few, many = heard(filtered), heard(all_of_it)
-    # Carrier comes as a change of the device, and a device's settings come with it.
-    assert set(few) <= {rt.RTM_NEWLINK, eventfilter.RTM_NEWNETCONF}
+    # Carrier comes as a change of the device.
+    assert set(few) == {rt.RTM_NEWLINK}
     assert {rt.RTM_NEWNEIGH, *few} <= set(many)
     assert len(few) < len(many)
 

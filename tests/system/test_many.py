@@ -68,6 +68,8 @@ def test_a_burst_of_a_thousand(agent: Agent) -> None:
     assert len({item["address6"] for item in found.values()}) == BURST
     aliases = [str(link.get("ifalias")) for link in observe.host_ends().values()]
     assert sorted(aliases) == sorted(f"vethd:{name}" for name in names), "none is networked twice"
+    looks = agent.metrics()["vethd_reconcile_total"]
+    assert {dict(labels)["reason"] for labels in looks} == {"event"}, "our own work causes no second look"
     for name in names[::50]:
         assert observe.addresses(DEVICE, name) == {found[name]["address"], found[name]["address6"]}
         assert_works(name)
