@@ -103,7 +103,10 @@ def _losses(interfaces: Iterable[str]) -> list[_Line]:
         *(("", _JEQ, socket.htons(kind), "pass", "") for kind in removals),
         ("", _JEQ, socket.htons(RTM_NEWNETCONF), "setting", "drop"),
         # The filter reads in network order what the message holds in host order.
-        ("link", _LD_W, _LINK_CHANGE, "", ""),
+        # What changes of a port for its bridge is told of the device, too.
+        ("link", _LD_B, _FAMILY, "", ""),
+        ("", _JEQ, rt.AF_UNSPEC, "", "drop"),
+        ("", _LD_W, _LINK_CHANGE, "", ""),
         ("", _JEQ, _NEW_DEVICE, "made", ""),
         ("", _JSET, socket.htonl(_IFF_UP), "", "pass"),
         ("", _LD_W, _LINK_FLAGS, "", ""),

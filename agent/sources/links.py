@@ -26,7 +26,6 @@ _GROUPS: Final = {
     "link": 1, "neighbour": 3, "ipv4 address": 5, "ipv4 route": 7, "ipv6 address": 9, "ipv6 route": 11,
     "ipv4 netconf": 24, "ipv6 netconf": 25,
 }  # fmt: skip
-_AF_BRIDGE: Final = 7
 _RTA_OIF: Final = 4
 _NDA_DST: Final = 1
 _RTMSG_BYTES: Final = 12
@@ -54,13 +53,11 @@ class LinkSource(Listener):
     def on_message(self, nsid: int | None, message: Message) -> None:
         """See Listener."""
         match message.kind:
-            case rt.RTM_NEWLINK if message.payload[0] != _AF_BRIDGE:
+            case rt.RTM_NEWLINK:
                 (index,) = _INDEX.unpack_from(message.payload)
                 self._changed[nsid, index] = bytes(message.payload)
             case rt.RTM_DELNEIGH:
                 self._on_neighbour(nsid, message)
-            case rt.RTM_NEWLINK:
-                return
             case _ if nsid is not None:
                 self._sink.look_inside(nsid)
             case rt.RTM_DELLINK:
