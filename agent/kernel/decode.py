@@ -3,6 +3,9 @@
 A message that is shorter than the kernel makes it raises struct.error, and nothing else does.
 """
 
+from typing import Final
+
+from agent.kernel.layouts import Reader
 from agent.kernel.rtnetlink import (
     AF_INET6,
     BR_STATE_FORWARDING,
@@ -50,13 +53,21 @@ from agent.kernel.rtnetlink import (
 from agent.kernel.wire import attributes
 from agent.model import ROUTE_PROTOCOL, Address, Link, Neighbour, Route, Traffic
 
+_DEVICE: Final = Reader(
+    (
+        IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_GROUP, IFLA_IFALIAS, IFLA_MASTER, IFLA_LINK,
+        IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_STATS64,
+    )
+)  # fmt: skip
+_PORT: Final = Reader((IFLA_BRPORT_ISOLATED, IFLA_BRPORT_STATE))
+
 
 def link(payload: memoryview) -> Link:
     """Decode a device."""
     _, _, index, flags, _ = IFINFO.unpack_from(payload)
-    found = attributes(payload, IFINFO.size)
+    found = _DEVICE.read(payload, IFINFO.size)
     info = attributes(found[IFLA_LINKINFO]) if IFLA_LINKINFO in found else {}
-    port = attributes(info[IFLA_INFO_SLAVE_DATA]) if IFLA_INFO_SLAVE_DATA in info else {}
+    port = _PORT.read(info[IFLA_INFO_SLAVE_DATA]) if IFLA_INFO_SLAVE_DATA in info else {}
     return Link(
         index=index,
         name=_string(found.get(IFLA_IFNAME)),

@@ -23,7 +23,7 @@ NLA_F_NESTED: Final = 0x8000
 NLA_TYPE_MASK: Final = 0x3FFF
 
 HEADER: Final = struct.Struct("=IHHII")
-_ATTRIBUTE: Final = struct.Struct("=HH")
+ATTRIBUTE: Final = struct.Struct("=HH")
 
 
 class Request(NamedTuple):
@@ -48,7 +48,7 @@ class Message(NamedTuple):
 def attribute(kind: int, payload: bytes) -> bytes:
     """Encode one attribute, padded to four bytes."""
     length = 4 + len(payload)
-    return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length % 4)
+    return ATTRIBUTE.pack(length, kind) + payload + bytes(-length % 4)
 
 
 def text(kind: int, value: str | bytes) -> bytes:
@@ -76,7 +76,7 @@ def attributes(payload: memoryview, offset: int = 0) -> dict[int, memoryview]:
     found: dict[int, memoryview] = {}
     end = len(payload)
     while offset + 4 <= end:
-        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
+        length, kind = ATTRIBUTE.unpack_from(payload, offset)
         if length < 4 or offset + length > end:
             break
         found[kind & NLA_TYPE_MASK] = payload[offset + 4 : offset + length]
