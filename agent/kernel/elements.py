@@ -10,6 +10,7 @@ import errno
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
 from agent.errors import KernelError
@@ -107,5 +108,6 @@ def _keyed(key: bytes) -> bytes:
     return nested(_LIST_ELEMENT, nested(ELEMENT_KEY, attribute(DATA_VALUE, key)))
 
 
+@cache
 def _set(family: Family, set_name: str) -> bytes:
     return _HEADERS[family] + text(_LIST_TABLE, TABLE) + text(_LIST_SET, set_name)

@@ -5,6 +5,7 @@ Source: netlink(7), include/uapi/linux/netlink.h.
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 NLM_F_REQUEST: Final = 0x1
@@ -51,6 +52,8 @@ def attribute(kind: int, payload: bytes) -> bytes:
     return ATTRIBUTE.pack(length, kind) + payload + bytes(-length % 4)
 
 
+# Kinds, tables and sets come again in every request; names of devices do not stay long.
+@lru_cache(maxsize=1024)
 def text(kind: int, value: str | bytes) -> bytes:
     """Encode a zero-terminated string attribute."""
     # Devices inside a namespace may be named by bytes that are no UTF-8.
