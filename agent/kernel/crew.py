@@ -8,7 +8,8 @@ must not hold the plumber up.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import closing
+from typing import NamedTuple, TypeVar
 
 from agent.core.hostplan import HostSeen, HostStep
 from agent.core.identity import host_end_name
@@ -28,7 +29,17 @@ from agent.kernel.ruleset import Ruleset
 from agent.model import Bridge, Cookie, Lease, Link, Network, Observed, Origin
 
 _Result = TypeVar("_Result")
-_Batch = list[tuple[Removal, "asyncio.Future[Last]"]]
+
+
+class _Asked(NamedTuple):
+    """A removal that was asked for."""
+
+    removal: Removal
+    meanwhile: Callable[[], object]
+    done: "asyncio.Future[Last]"
+
+
+_Batch = list[_Asked]
 
 
 class Crew:
@@ -118,13 +129,13 @@ class Crew:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reaper_thread, forget_untranslated, networks, plain)
 
-    async def remove(self, removal: Removal) -> Last:
-        """Take an attachment down, together with all others that are asked for meanwhile.
+    async def remove(self, removal: Removal, meanwhile: Callable[[], object] = lambda: None) -> Last:
+        """Take an attachment down, together with all others that are asked for in the meantime.
 
-        Raises KernelError.
+        ``meanwhile`` is called on the reaper's thread, which has to wait anyway. Raises KernelError.
         """
         done: asyncio.Future[Last] = asyncio.get_running_loop().create_future()
-        self._removals.append((removal, done))
+        self._removals.append(_Asked(removal, meanwhile, done))
         if self._reaping is None:
             # At once: the loop may have other things to do first.
             self._reaping = asyncio.create_task(self._reap(*self._begin()), name="reap")
@@ -150,7 +161,7 @@ class Crew:
 
     def _begin(self) -> tuple[_Batch, Deletion]:
         batch, self._removals = self._removals, []
-        return batch, self._reaper.begin([removal for removal, _ in batch])
+        return batch, self._reaper.begin([each.removal for each in batch])
 
     async def _reap(self, batch: _Batch, deletion: Deletion) -> None:
         try:
@@ -164,17 +175,22 @@ class Crew:
 
     async def _finish(self, batch: _Batch, deletion: Deletion) -> None:
         loop = asyncio.get_running_loop()
-        removals = [removal for removal, _ in batch]
         try:
-            lasts = await loop.run_in_executor(self._reaper_thread, self._reaper.finish, removals, deletion)
+            lasts = await loop.run_in_executor(self._reaper_thread, self._take_down, batch, deletion)
         except Exception as error:  # noqa: BLE001  whoever asked gets it
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
+            for each in batch:
+                if not each.done.done():
+                    each.done.set_exception(error)
         else:
-            for (_, done), last in zip(batch, lasts, strict=True):
-                if not done.done():
-                    done.set_result(last)
+            for each, last in zip(batch, lasts, strict=True):
+                if not each.done.done():
+                    each.done.set_result(last)
+
+    def _take_down(self, batch: _Batch, deletion: Deletion) -> list[Last]:
+        with closing(deletion):
+            for each in batch:
+                each.meanwhile()
+            return self._reaper.finish([each.removal for each in batch], deletion)
 
     async def _plumb(self, work: Callable[..., _Result], *arguments: object) -> _Result:
         work = faults.around(work)

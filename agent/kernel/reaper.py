@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,7 +75,7 @@ class Reaper:
         return sweep_connections(self._netfilter, networks, is_held)
 
     def begin(self, removals: Sequence[Removal]) -> Deletion:
-        """Have the devices go, on another thread; `finish` must follow. Does not block."""
+        """Have the devices go, on another thread; `finish` must follow, and the deletion be closed. Does not block."""
         return self._doom.begin([each.host_end for each in removals])
 
     def finish(self, removals: Sequence[Removal], deletion: Deletion) -> list[Last]:
@@ -84,10 +84,6 @@ class Reaper:
         Devices fall silent first: one that could still send would open connections anew, and with its set
         elements gone from any address. That they are gone, the kernel says later.
         """
-        with closing(deletion):
-            return self._finish(removals, deletion)
-
-    def _finish(self, removals: Sequence[Removal], deletion: Deletion) -> list[Last]:
         failures = _Failures()
         links = deletion.links()
         failures.note(deletion.until_silent())

@@ -1,8 +1,8 @@
 """Taking one namespace's attachment down, in the kernel and in all books."""
 
-import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 from agent.config.wishes import forget_runtime_wish
 from agent.core.identity import host_end_name
@@ -30,7 +30,7 @@ class Removals:
         started = time.monotonic()
         lease = world.lease_of(cookie)
         name = record.name if record is not None else world.name_of(cookie)
-        last, _ = await asyncio.gather(self.detach(cookie), self._forget_resolvers(name, cookie))
+        last = await self.detach(cookie, partial(self._forget_resolvers, name, cookie))
         self.forget_wish(name)
         world.strays.discard(cookie)
         carried = world.ledger.close(cookie)
@@ -51,17 +51,20 @@ class Removals:
             connections_accepted=accepted,
         )
 
-    async def _forget_resolvers(self, name: str, cookie: Cookie) -> None:
+    def _forget_resolvers(self, name: str, cookie: Cookie) -> None:
         if self._world.resolvers is not None:
-            await asyncio.to_thread(self._world.resolvers.remove, name, cookie)
+            self._world.resolvers.remove(name, cookie)
 
     def forget_wish(self, name: str) -> None:
         """Drop what was wished for a name by ``vethd new``, unless that stands for another namespace by now."""
         if self._world.roster.find(name) is None:
             forget_runtime_wish(self._world.config.socket, name)
 
-    async def detach(self, cookie: Cookie) -> Last:
-        """Take an attachment down and free its lease; return what it had carried at its end. Raises KernelError."""
+    async def detach(self, cookie: Cookie, meanwhile: Callable[[], object] = lambda: None) -> Last:
+        """Take an attachment down and free its lease; return what it had carried at its end.
+
+        ``meanwhile`` is called on another thread. Raises KernelError.
+        """
         world = self._world
         lease = world.lease_of(cookie)
         network = world.network(lease.network) if lease else None
@@ -76,7 +79,7 @@ class Removals:
         )
         world.leaving.add(cookie)
         try:
-            last = await self._crew.remove(removal)
+            last = await self._crew.remove(removal, meanwhile)
             if last.traffic is None:
                 # Its own end was told, then, and knows what the namespace received.
                 self.hear_of_devices()

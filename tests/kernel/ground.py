@@ -1,5 +1,6 @@
 """The kernel layer in a private host, used as the reconciler uses it, without one."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def sh(command: str, where: Name | None = None) -> str:
 
 def remove(reaper: Reaper, removals: Sequence[Removal]) -> list[Last]:
     """Take attachments down, as the crew does it on two threads."""
-    return reaper.finish(removals, reaper.begin(removals))
+    with contextlib.closing(reaper.begin(removals)) as deletion:
+        return reaper.finish(removals, deletion)
 
 
 class Ground:

@@ -57,7 +57,7 @@ class StubCrew:
             raise self.failure
         return seen.host_end
 
-    async def remove(self, removal: Removal) -> Last:
+    async def remove(self, removal: Removal, meanwhile: Callable[[], object]) -> Last:
         self.removed.append(removal.host_end)
         return Last(None, 0, 0, None, self.removal_failure)
 
