@@ -233,6 +233,7 @@ class Observed:
     has a permanent neighbour entry for, a route to its host end, and an answer for on the bridge.
     ``exempt`` is true where its packets are not masqueraded; ``inode`` is that of nsfs.
     ``rival`` is the host's end of a device of somebody else, read only where the agent observes.
+    ``new`` says that it has certainly not been networked before.
     ``other_userns`` is true when a user namespace other than the agent's own owns it.
     """
 
@@ -243,6 +244,7 @@ class Observed:
     host_routes: frozenset[bytes] = frozenset()
     proxied: frozenset[bytes] = frozenset()
     exempt: bool = False
+    new: bool = False
     rival: Link | None = None
     inode: int = 0
     other_userns: bool = False

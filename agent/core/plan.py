@@ -178,7 +178,7 @@ def _port(desired: Attachment, name: str, host: Link | None, seen: Observed) -> 
     if join or (host is not None and not host.carrier):
         yield steps.AwaitHostEnd(name)
     if join and desired.network.anti_spoof:
-        yield steps.Admit(name, desired.lease)
+        yield steps.Admit(name, desired.lease, seen.new)
     for address, _ in desired.addresses:
         if address not in seen.host_neighbours:
             yield steps.AddHostNeighbour(desired.bridge.index, address, netns_mac(desired.lease.address))
@@ -199,7 +199,7 @@ def _routed(desired: Attachment, name: str, host: Link | None, seen: Observed) -
     if host is None or raised or not host.carrier or not is_routed_to:
         yield steps.AwaitHostEnd(name)
         if desired.network.anti_spoof:
-            yield steps.Admit(name, desired.lease)
+            yield steps.Admit(name, desired.lease, seen.new)
     for address, _ in desired.addresses:
         # A device that is set down loses both.
         if raised or address not in seen.host_neighbours:

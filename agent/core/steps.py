@@ -199,12 +199,13 @@ class AwaitHostEnd(Step):
 
 @dataclass(frozen=True, slots=True)
 class Admit(Step):
-    """Let packets of this address and MAC pass from this host end."""
+    """Let packets of this address and MAC pass from this host end; ``new`` is as in Observed."""
 
     side = "ruleset"
     drift = "ruleset"
     host_end: str
     lease: Lease
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True)

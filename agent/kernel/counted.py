@@ -45,6 +45,9 @@ def read(netlink: Netlink, requests: Sequence[Request]) -> list[Count | None]:
         if answer.code not in {0, errno.ENOENT}:
             raise KernelError(request.what, answer.code, answer.detail)
         told = next(filter(None, map(elements, answer.replies)), None)
+        if told is None and not answer.code:
+            # What is not told is not nothing.
+            raise KernelError(request.what, errno.ENODATA, "no answer")
         found.append(None if told is None else _count(told))
     return found
 

@@ -85,8 +85,8 @@ class Run:
             case steps.RaiseRoutedHostEnd(host_end):
                 sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "0")
                 self._exchange([messages.no_link_local(host_end), messages.raise_link_without_arp(host_end)], _FINE)
-            case steps.Admit(host_end, lease):
-                self._members.admit((host_end, lease))
+            case steps.Admit(host_end, lease, new):
+                self._members.admit((host_end, lease), new=new)
             case steps.Exempt(lease, exempt):
                 self._members.exempt(lease, exempt)
             case steps.AwaitDevice(device):

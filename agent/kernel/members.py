@@ -36,10 +36,14 @@ class Members:
     def __init__(self, netlink: Netlink) -> None:
         self._netlink = netlink
 
-    def admit(self, member: Member) -> None:
-        """Let a namespace's own addresses and MAC pass; again is no error. Raises KernelError."""
+    def admit(self, member: Member, *, new: bool = False) -> None:
+        """Let a namespace's own addresses and MAC pass; again is no error. Raises KernelError.
+
+        ``new`` says that it cannot have had a connection yet.
+        """
         additions = [_addition(element) for element in _elements(member)]
-        additions += (count_from_nothing(address) for address in _addresses(member[1]))
+        if new:
+            additions += (count_from_nothing(address) for address in _addresses(member[1]))
         self._netlink.transact(additions)
 
     def exempt(self, lease: Lease, exempt: bool) -> None:

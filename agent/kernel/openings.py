@@ -85,7 +85,7 @@ def count_from_nothing(address: bytes) -> Request:
     """Return what has the connections of an address counted from before its first packet.
 
     That it has opened or accepted none is known only while this element is there: whoever flushes our tables takes
-    it away, and the packets that come later do not bring both back.
+    it away, and it is made but for one that is new.
     """
     return add_element("inet", _set_of(address, "accepted"), address)
 

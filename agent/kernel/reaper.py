@@ -26,18 +26,13 @@ _GONE_IS_FINE: Final = {0, errno.ENOENT}
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """One attachment to take down; ``lease`` is None for a host end whose lease nobody knows.
-
-    ``counted`` is false when others have had their hands on our rules in its time: it may have connections that
-    were counted once, and are no more.
-    """
+    """One attachment to take down; ``lease`` is None for a host end whose lease nobody knows."""
 
     host_end: str
     lease: Lease | None
     bridge: int | None
     admitted: bool
     exempt: bool = False
-    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +171,7 @@ def _parties(removals: Sequence[Removal], openings: Mapping[bytes, Opening]) -> 
     for removal in removals:
         for address in _addresses(removal):
             opening = openings[address]
-            if removal.counted and opening.are_all:
+            if opening.are_all:
                 yield Party(address, bool(opening.opened), bool(opening.accepted))
             else:
                 yield Party(address)

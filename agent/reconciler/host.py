@@ -124,7 +124,6 @@ class HostSide:
     async def _put_rules_back(self, culprit: str) -> None:
         try:
             await self._load_rules()
-            self._world.uncounted.update(self._world.holding())
             await self._crew.forget_untranslated(self._world.config.networks, self._world.plain_leases())
         except VethdError:
             # Tables that are there, but not as they should be, are not missed by anybody else.

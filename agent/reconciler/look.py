@@ -74,10 +74,12 @@ class Look:
         if self._has_other_plans(seen.cookie, network, wish):
             self.must_start_over = True
             return ()
+        # One that an agent before this one networked may have lost its host end, which would show it.
+        new = world.knows_all and world.lease_of(seen.cookie) is None
         with world.lock:
             lease = world.leases[network.name].acquire(seen.cookie, self.origin.name, wished_index(network, wish))
         self.desired = attachment(seen.cookie, self.origin.name, network, lease, bridge, wish)
-        self.todo = plan(self.desired, replace(seen, exempt=seen.cookie in world.plain))
+        self.todo = plan(self.desired, replace(seen, exempt=seen.cookie in world.plain, new=new))
         return self.todo
 
     def finish(self, devices: int) -> None:

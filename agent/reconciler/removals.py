@@ -75,7 +75,6 @@ class Removals:
             bridge.index if bridge else None,
             network is not None and network.anti_spoof,
             cookie in world.plain,
-            cookie not in world.uncounted,
         )
         world.leaving.add(cookie)
         try:
@@ -90,7 +89,6 @@ class Removals:
             if last.failure is not None:
                 raise last.failure
             world.plain.discard(cookie)
-            world.uncounted.discard(cookie)
             world.admitted.pop(cookie, None)
             world.forget_place(cookie)
             with world.lock:

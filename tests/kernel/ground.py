@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agent.core.hostplan import bridge_of, host_plan
@@ -78,11 +79,11 @@ class Ground:
         with handle:
             self.attachments.apply(steps, handle)
 
-    def settle(self, name: str, place: int = 0) -> tuple[Step, ...]:
+    def settle(self, name: str, place: int = 0, *, new: bool = False) -> tuple[Step, ...]:
         """Bring a namespace to where it should be; the steps that took."""
         handle, seen = self.observe(name, place)
         with handle:
-            steps = plan(self.desired(name, place), seen)
+            steps = plan(self.desired(name, place), replace(seen, new=new))
             self.attachments.apply(steps, handle)
         return steps
 
@@ -90,4 +91,4 @@ class Ground:
         """Make namespaces and network them."""
         netns.add_many(list(names))
         for name in names:
-            self.settle(name, place)
+            self.settle(name, place, new=True)

@@ -262,6 +262,6 @@ def test_they_are_looked_for_where_it_was_admitted_anew_since(
     ground.ruleset.load(ground.networks, [])
     with Netlink(NETLINK_NETFILTER) as netlink:
         Members(netlink).admit((host_end_name(desired.cookie), desired.lease))
-    remove(reaper, [replace(removal(desired), counted=False)])
+    remove(reaper, [removal(desired)])
     assert asked == {Party(address) for address in addresses_of(desired)}
     assert left_of(ground.desired("web")) == []

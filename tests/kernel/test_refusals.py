@@ -22,7 +22,7 @@ from tests.harness import observe
 from tests.harness.refusals import Refusals
 from tests.kernel.ground import Ground, remove
 from tests.kernel.test_netlink import members_of
-from tests.kernel.test_reaper import bridge_neighbours, removal
+from tests.kernel.test_reaper import bridge_neighbours, left_of, removal, talk
 
 
 @pytest.fixture
@@ -137,3 +137,18 @@ def test_what_was_carried_is_told_although_something_is_left(
     refusals.end()
     assert remove(reaper, [wanted])[0].failure is None
     assert members_of("bridge", "members4") == []
+
+
+@pytest.mark.parametrize("set_name", ["opened4", "accepted4", "opened6", "accepted6"])
+def test_what_is_not_told_is_not_taken_for_nothing(
+    ground: Ground, reaper: Reaper, refusals: Refusals, set_name: str
+) -> None:
+    ground.add("web")
+    talk("web")
+    desired = ground.desired("web")
+    refusals.begin("SILENCE", count=1, holds=set_name)
+    failed = remove(reaper, [removal(desired)])[0].failure
+    refusals.end()
+    if failed is not None:
+        assert remove(reaper, [removal(desired)])[0].failure is None
+    assert left_of(desired) == []

@@ -141,7 +141,7 @@ def test_members_one_by_one_are_what_loading_makes_of_them(ground: Ground, membe
     empty = table()
     for member in ALL:
         members.admit(member)
-        members.admit(member)
+        members.admit(member, new=True)
     # Of these it is known from their beginning how many connections they have had.
     assert [len(members_of("inet", name)) for name in ("accepted4", "accepted6")] == [4, 3]
     sh("nft flush set inet vethd accepted4; nft flush set inet vethd accepted6")

@@ -207,19 +207,28 @@ def kind(name: str) -> str:
     return "port" if host_end(name).get("master") else "routed"
 
 
+@pytest.mark.parametrize("dead", [False, True])
 @pytest.mark.parametrize("beyond", [uplink.BEYOND4, uplink.BEYOND6])
 def test_nothing_is_left_of_connections_that_were_opened_before_the_rules_were_flushed(
-    agent: Agent, beyond: str
+    agent: Agent, beyond: str, dead: bool
 ) -> None:
-    """What counted them is gone, and a device that is made anew has it counted from nothing again."""
+    """What counted them is gone, and who is admitted anew may have some, whether the agent was there or not."""
     address = address4("web") if beyond == uplink.BEYOND4 else address6("web")
     netns.udp_echo("web", beyond, internet.ECHO_PORT)
     assert any(f"={address} " in line for line in observe.conntrack_list())
     mark = agent.mark()
+    if dead:
+        agent.kill()
     observe.run("nft", "flush", "ruleset")
-    agent.wait_event("host-repaired", since=mark)
+    if not dead:
+        agent.wait_event("host-repaired", since=mark)
     observe.run("ip", "link", "del", str(host_end("web")["ifname"]))
-    agent.wait_event("repaired", since=mark, name="web")
+    # Without a packet of its own, which would be counted.
+    if dead:
+        agent.start()
+        agent.wait_ready("web")
+    else:
+        agent.wait_event("repaired", since=mark, name="web")
     netns.del_netns("web")
     agent.wait_event("removed", since=mark, name="web")
     assert not [line for line in observe.conntrack_list() if f"={address} " in line]
