@@ -2,6 +2,7 @@
 
 import contextlib
 import grp
+import http.client
 import json
 import os
 import random
@@ -10,8 +11,12 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.cli.client import AgentNotRunning, Client, Refused
 from agent.export.gate import BURST, PLACES_OF_ONE, REQUESTS_PER_SECOND
@@ -37,6 +42,16 @@ SHREDS = [
     b'{"name": "x", "timeout": 1e999}', b"[" * 5000, b"9" * 5000, b"%00", b"%", b"\0", b"\xff\xfe", b"\x16\x03\x01",
 ]  # fmt: skip
 FUZZED = 300
+ASKED = settings(max_examples=300, deadline=None)
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("web")
+VALUES = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+)
+# None that is waited for.
+PATIENCE = VALUES.filter(lambda value: not isinstance(value, int | float) or value <= 0)
+QUESTIONS = VALUES.filter(lambda value: value is not None) | st.fixed_dictionaries(
+    {}, optional={"name": VALUES, "names": VALUES, "timeout": PATIENCE}
+)
 _BODIES = {
     "not JSON": (b"{", 400, "must be JSON"),
     "a list": (b"[]", 400, "must be a JSON object"),
@@ -191,6 +206,35 @@ def test_a_member_asks_so_often_and_no_more(shared: Agent, clients: contextlib.E
     for _ in range(2 * BURST):
         assert shared.ask("/v1/status")[0] == 200
     assert time.monotonic() - begin < 2 * BURST / REQUESTS_PER_SECOND, "neither another nor root waits for it"
+
+
+def test_any_question_has_its_answer(agent: Agent) -> None:
+    netns.add_netns("web")
+    agent.wait_ready("web")
+
+    @ASKED
+    @given(st.sampled_from(["/v1/namespace", "/v1/explain", "/v1/wait"]), QUESTIONS)
+    def asked(path: str, question: Any) -> None:
+        status, answered = agent.ask(path, question)
+        assert status < 500
+        assert isinstance(answered, dict)
+
+    asked()
+    assert warnings(agent) == []
+
+
+@pytest.mark.usefixtures("agent")
+def test_any_address_on_the_page_has_its_answer(agent: Agent) -> None:
+    @ASKED
+    @given(st.sampled_from(["/", "/api/", "/api/namespace?id=", "/assets/", "/metrics?"]), st.binary(max_size=40))
+    def asked(path: str, more: bytes) -> None:
+        connection = http.client.HTTPConnection(*WEB, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", path + quote(more, safe="/.%"))
+            assert connection.getresponse().status < 500
+
+    asked()
+    assert warnings(agent) == []
 
 
 @pytest.mark.usefixtures("agent")
