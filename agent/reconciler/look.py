@@ -74,8 +74,8 @@ class Look:
         if self._has_other_plans(seen.cookie, network, wish):
             self.must_start_over = True
             return ()
-        # One that an agent before this one networked may have lost its host end, which would show it.
-        new = world.knows_all and world.lease_of(seen.cookie) is None
+        # Before, its address may have connections of one that had it, or it was networked and has lost its host end.
+        new = world.is_swept and world.lease_of(seen.cookie) is None
         with world.lock:
             lease = world.leases[network.name].acquire(seen.cookie, self.origin.name, wished_index(network, wish))
         self.desired = attachment(seen.cookie, self.origin.name, network, lease, bridge, wish)

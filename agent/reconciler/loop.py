@@ -122,6 +122,7 @@ class Reconciler:
             return
         try:
             await self._crew.sweep(world.config.networks, world.bridges, world.is_held)
+            world.is_swept = True
         except VethdError as error:
             _log.warning("leftovers not removed", reason=str(error))
 

@@ -9,18 +9,19 @@ class Strays:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._knows_all = False
         self.is_due = False
         """Whether to look for them as soon as no look is under way: what is being made has no name yet."""
 
     def find(self) -> list[Cookie]:
         """Return all that are known; all names must have been looked at once."""
+        self._knows_all = True
         self.is_due = False
         world = self._world
-        world.knows_all = True
         if world.config.mode == "observe":
             return []
         return [cookie for cookie in {*world.holding(), *world.strays} if world.roster.owner(cookie) is None]
 
     def find_due(self) -> list[Cookie]:
         """Return them if it is time to; to be asked while no look is under way."""
-        return self.find() if self.is_due and self._world.knows_all else []
+        return self.find() if self.is_due and self._knows_all else []

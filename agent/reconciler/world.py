@@ -45,7 +45,7 @@ class World:
     masqueraded, ``wishes`` what namespaces want for themselves, in the order in which they are asked,
     and ``wish_stamps`` as of when,
     ``resolvers`` writes their name servers down, None where that is off.
-    ``knows_all`` tells whether all names that were there at start have been looked at,
+    ``is_swept`` tells whether what namespaces left that went while no agent was there is gone by now,
     ``strays`` are namespaces that had an attachment at start, ``dropped`` and ``heard`` count
     lost and taken events by source, ``queued`` is how many keys are dirty, ``resynced`` when
     everything was marked last (Unix time).
@@ -70,7 +70,7 @@ class World:
     looking: dict[str, Cookie] = field(default_factory=dict)
     leaving: set[Cookie] = field(default_factory=set)
     plain: set[Cookie] = field(default_factory=set)
-    knows_all: bool = False
+    is_swept: bool = False
     admitted: dict[Cookie, Origin] = field(default_factory=dict)
     wishes: tuple[Wishes, ...] = ()
     wish_stamps: tuple[int, ...] = ()
