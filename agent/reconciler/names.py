@@ -163,8 +163,10 @@ class Names:
             # A process that is not there any more makes room for whoever is.
             return Outcome("unchanged", orphans, (owner.path,) if owner.departed else ())
         record.alias_of = None
-        if look.is_being_removed or look.verdict is None:
-            # Taking it down ends with a look at whoever names it then.
+        if look.is_being_removed:
+            # Taking it down ends with a look at whoever names it then, but may have ended before it was named.
+            return Outcome("waiting", orphans, retry=_WHILE_LOOKED_AT_SECONDS)
+        if look.verdict is None:
             return Outcome("waiting", orphans)
         if look.must_start_over:
             await self.removals.detach(seen.cookie)
