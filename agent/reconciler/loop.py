@@ -195,14 +195,18 @@ class Reconciler:
             self.mark(key, outcome.retry, reason="retry")
 
     async def _look_now_and_then(self) -> None:
-        """What no event tells of is found here: the host every 30 s, names every 5 minutes, or three a second."""
+        """What no event tells of is found here: the host, and what stands without a name, every 30 s.
+
+        Names are looked at every 5 minutes, but three a second at most.
+        """
         names_due = time.monotonic() + _RESYNC_SECONDS
         while True:
             await asyncio.sleep(_HOST_LOOK_SECONDS)
             self.mark_host(0.0)
+            self._strays.is_due = True
             if time.monotonic() >= names_due:
                 self._world.resynced = time.time()
-                self.host.adopts = self._strays.is_due = True
+                self.host.adopts = True
                 self.rescan()
                 paths = self._world.roster.paths()
                 apart = max(_APART_SECONDS, _RESYNC_SECONDS / 2 / max(1, len(paths)))
