@@ -7,7 +7,7 @@ from agent.core.fits import device_fits, host_end_fits
 from agent.core.identity import cookie_of
 from agent.core.roster import Record, named
 from agent.kernel.crew import Crew
-from agent.model import Cookie, Link, Origin
+from agent.model import Attachment, Cookie, Link, Origin
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.contest import DELAY_SECONDS, is_contested
 from agent.reconciler.host import HostSide
@@ -124,7 +124,7 @@ class Hearing:
             odd = not host_end_fits(link, owner.attachment)
         elif link.name == "lo":
             odd = not link.up
-        elif link.peer == self._world.ledger.device(owner.attachment.cookie):
+        elif self._is_ours(link, owner.attachment):
             odd = not device_fits(link, owner.attachment)
         else:
             # Somebody else's: whoever came at the same time as we did has the namespace.
@@ -168,6 +168,12 @@ class Hearing:
         if world.uplink is not None and index == world.uplink.index:
             return True
         return any(bridge.index == index for bridge in world.bridges.values())
+
+    def _is_ours(self, link: Link, attachment: Attachment) -> bool:
+        if link.peer == self._world.ledger.device(attachment.cookie):
+            return True
+        # A pair that is being made anew is known once the look is over; nobody will tell of it again.
+        return link.name == attachment.network.interface and attachment.cookie in self._world.looking.values()
 
     def _is_our_name(self, device: str) -> bool:
         return device == "lo" or any(network.interface == device for network in self._world.config.networks)

@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +18,8 @@ from agent.kernel.crew import Crew
 from agent.kernel.reaper import Last, Removal
 from agent.model import LINK_GROUP, Cookie, Inside, Link, Observed, Origin
 from agent.reconciler.bulletin import Bulletin
+from agent.reconciler.hearing import Hearing
+from agent.reconciler.keys import Keys
 from agent.reconciler.names import Names
 from agent.reconciler.watched import Watch
 from agent.reconciler.wishing import wish_directories
@@ -204,3 +206,35 @@ async def test_nothing_is_remembered_of_who_is_taken_down(place: Place) -> None:
     assert (await place.names.take_down(FIRST)).result == "gone"
     assert (world.attached, world.inside, world.admitted) == ({}, {}, {})
     assert world.lease_of(FIRST) is None
+
+
+class Marked:
+    """Keys that note what is marked."""
+
+    def __init__(self) -> None:
+        self.keys: list[object] = []
+
+    def mark(self, key: object, delay: float = 0.0, *, reason: str) -> None:
+        self.keys.append(key)
+
+
+async def test_a_device_that_is_made_anew_is_looked_at_again_when_others_change_it_meanwhile(place: Place) -> None:
+    """What the kernel tells of it then comes before the look is over, and never again."""
+    marked, unused = Marked(), cast(Any, None)
+    hearing = Hearing(place.world, unused, unused, unused, cast(Keys, marked), unused)
+    await place.network(WEB, FIRST)
+    record = place.world.roster.get(WEB)
+    assert record is not None
+    record.appeared = -1000.0
+    record.ready_since = -1000.0
+    place.world.attached[7] = FIRST
+    changed = link(index=3, name="eth0", peer=99, mac=b"\x02\0\0\0\0\x77", up=True)
+    hearing.check_link(7, changed)
+    assert marked.keys == [], "a stranger's"
+
+    async def meanwhile() -> None:
+        hearing.check_link(7, changed)
+
+    place.crew.meanwhile = meanwhile
+    await place.names.settle(WEB)
+    assert marked.keys == [WEB]
