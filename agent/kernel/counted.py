@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from agent.errors import KernelError
 from agent.kernel.elements import DATA_VALUE, ELEMENT_KEY, HEADER_BYTES, LIST_ELEMENTS
 from agent.kernel.netlink import Netlink
-from agent.kernel.wire import NLA_TYPE_MASK, Request, attributes
+from agent.kernel.wire import ATTRIBUTE, NLA_TYPE_MASK, Request, attributes
 
 _ELEMENT_EXPRESSION, _EXPRESSION_DATA = 7, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
@@ -20,7 +20,6 @@ _KEY: Final = (ELEMENT_KEY, DATA_VALUE)
 _BYTES: Final = (_ELEMENT_EXPRESSION, _EXPRESSION_DATA, _COUNTER_BYTES)
 _PACKETS: Final = (_ELEMENT_EXPRESSION, _EXPRESSION_DATA, _COUNTER_PACKETS)
 _ETHERNET_HEADER_BYTES: Final = 14
-_ATTRIBUTE: Final = struct.Struct("=HH")
 
 
 class Count(NamedTuple):
@@ -83,7 +82,7 @@ def _each(told: bytes) -> Iterator[bytes]:
     """Yield elements with their headers and padding."""
     offset = 0
     while offset < len(told):
-        length, _ = _ATTRIBUTE.unpack_from(told, offset)
+        length, _ = ATTRIBUTE.unpack_from(told, offset)
         padded = (length + 3) & ~3
         yield told[offset : offset + padded]
         offset += padded
@@ -91,13 +90,13 @@ def _each(told: bytes) -> Iterator[bytes]:
 
 def _find(element: bytes, path: Iterable[int]) -> tuple[int, int]:
     """Return where the value of a nested attribute begins and ends."""
-    begin, end = _ATTRIBUTE.size, _ATTRIBUTE.unpack_from(element)[0]
+    begin, end = ATTRIBUTE.size, ATTRIBUTE.unpack_from(element)[0]
     for wanted in path:
-        length, kind = _ATTRIBUTE.unpack_from(element, begin)
+        length, kind = ATTRIBUTE.unpack_from(element, begin)
         while kind & NLA_TYPE_MASK != wanted:
             begin += (length + 3) & ~3
-            length, kind = _ATTRIBUTE.unpack_from(element, begin)
-        begin, end = begin + _ATTRIBUTE.size, begin + length
+            length, kind = ATTRIBUTE.unpack_from(element, begin)
+        begin, end = begin + ATTRIBUTE.size, begin + length
     return begin, end
 
 
