@@ -129,6 +129,8 @@ class _App:
             stack.push_async_callback(self._server.close)
             await self._server.start()
             await self._reconciler.host.settle()
+            # Before any address is given away.
+            await self._reconciler.sweep()
             work = asyncio.create_task(self._work(), name="work")
             stopping = asyncio.create_task(stop.wait(), name="stop")
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -74,7 +74,7 @@ class Look:
         if self._has_other_plans(seen.cookie, network, wish):
             self.must_start_over = True
             return ()
-        # Before, its address may have connections of one that had it, or it was networked and has lost its host end.
+        # What could not be swept may be connections of who had its address.
         new = world.is_swept and world.lease_of(seen.cookie) is None
         with world.lock:
             lease = world.leases[network.name].acquire(seen.cookie, self.origin.name, wished_index(network, wish))

@@ -116,7 +116,11 @@ class Reconciler:
             self.mark(cookie, reason="stray")
 
     async def sweep(self) -> None:
-        """Have removed what namespaces left that went while no agent was there; after the strays are gone."""
+        """Have removed what namespaces left that went while no agent was there, and what strays left.
+
+        Of an address that an attachment holds nothing is touched, so it goes once those are adopted, and once the
+        strays are gone.
+        """
         world = self._world
         if world.config.mode == "observe":
             return

@@ -170,6 +170,23 @@ def test_the_next_holder_begins_at_nothing(agent: Agent) -> None:
     assert agent.metric("vethd_conntrack_connections_total", netns="web", direction="opened") == 1
 
 
+def test_the_next_holder_begins_at_nothing_though_nobody_saw_the_former_go(agent: Agent) -> None:
+    addresses = (address4("web"), address6("web"))
+    for beyond in (uplink.BEYOND4, uplink.BEYOND6):
+        netns.udp_echo("web", beyond, internet.ECHO_PORT)
+    agent.kill()
+    delete_named("web")
+    add_named("web")
+    agent.start()
+    agent.wait_ready("web")
+    assert (address4("web"), address6("web")) == addresses
+    assert not [line for line in observe.conntrack_list() if any(f"={address} " in line for address in addresses)]
+    assert not agent.metric("vethd_conntrack_connections_total", netns="web")
+    mark = agent.mark()
+    delete_named("web")
+    assert agent.wait_event("removed", since=mark, name="web")["connections_opened"] == 0
+
+
 MOVES = {"from the bridge": ("port", "routed"), "to the bridge": ("routed", "port")}
 
 
