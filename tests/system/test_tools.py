@@ -121,7 +121,7 @@ def test_systemd(start_agent: StartAgent) -> None:
     }
     rules = [rule(cgroup="/system.slice/*/runner@*.service"), rule(container="nspawn:*")]
     agent = start_agent({"rule": rules})
-    with systemd.booted(services):
+    with systemd.booted({name: systemd.service(lines) for name, lines in services.items()}):
         for name in ("unit:runner@1.service", "nspawn:web"):
             agent.wait_event("networked", name=name)
             assert_works(Path(agent.namespaces()[name]["path"]))
