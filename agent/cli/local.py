@@ -2,7 +2,10 @@
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+import os
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 from agent.cli import render
 from agent.cli.client import AgentNotRunning, Client, Refused
@@ -24,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
         for line in rehearse(config_of(options)):
             print(render.harmless(line))
         return DONE
+    _spare_what_no_agent_needs()
     from agent import app
 
     return app.run(config_of(options), options.log_format)
@@ -110,3 +114,11 @@ def _about(finding: "Finding") -> list[str]:
     if finding.fix:
         lines.append(f"          do: {render.harmless(finding.fix)}")
     return lines
+
+
+def _spare_what_no_agent_needs() -> None:
+    """Keep libraries from loading, for their own sake, what takes a tenth of a second of each start."""
+    # structlog would draw tracebacks by it.
+    sys.modules["rich"] = cast(ModuleType, None)
+    # aiohttp reads the host's certificates, and an agent speaks to nobody by TLS.
+    os.environ["SSL_CERT_FILE"] = os.devnull

@@ -18,7 +18,7 @@ from agent.kernel import faults
 from agent.kernel.attachments import Attachments
 from agent.kernel.doom import Deletion
 from agent.kernel.flows import tracked_connections
-from agent.kernel.host import apply_host, host_links, observe_host
+from agent.kernel.host import host_links, observe_host
 from agent.kernel.leftovers import IsHeld, forget_untranslated, sweep_bridges
 from agent.kernel.members import Member
 from agent.kernel.namespaces import Namespaces
@@ -87,7 +87,7 @@ class Crew:
         return await self._plumb(observe_host, self._host, networks)
 
     async def apply_host(self, plan: Sequence[HostStep]) -> None:
-        """See host.apply_host."""
+        """See hostwork.apply_host."""
         await self._plumb(apply_host, plan)
 
     async def host_links(self) -> list[Link]:
@@ -195,3 +195,11 @@ class Crew:
     async def _plumb(self, work: Callable[..., _Result], *arguments: object) -> _Result:
         work = faults.around(work)
         return await asyncio.get_running_loop().run_in_executor(self._plumber_thread, work, *arguments)
+
+
+def apply_host(plan: Sequence[HostStep]) -> None:
+    """See hostwork.apply_host."""
+    # Where the host's side stands, as it does at most starts, pyroute2 is not needed, and to load it takes a while.
+    from agent.kernel import hostwork  # noqa: PLC0415
+
+    hostwork.apply_host(plan)

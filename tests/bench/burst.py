@@ -11,7 +11,8 @@ from ipaddress import IPv4Address
 from tests.bench import asking
 from tests.bench.contenders import Vethd
 from tests.bench.eyes import Eyes
-from tests.bench.ground import Ground, await_cleanup
+from tests.bench.ground import Ground
+from tests.bench.quiet import ALL_GONE_SECONDS, await_quiet
 from tests.bench.results import Burst
 from tests.bench.side_by_side import Say
 from tests.bench.sizes import Sizes
@@ -40,7 +41,7 @@ def _burst(ground: Ground[Vethd], count: int, say: Say) -> Burst:
         gone = ground.delete_and_wait(ground.names)
         ground.contender.await_only(0)
         forgotten = time.perf_counter() - begin
-    await_cleanup()
+    await_quiet(ALL_GONE_SECONDS)
     return Burst(count, made, networked, gone, forgotten, tuple(asked), tuple(mistakes))
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from agent.demo.isolation import add_named
 from tests.bench.contenders import Vethd
 from tests.bench.eyes import Eyes
-from tests.bench.ground import Ground, await_cleanup
+from tests.bench.ground import Ground
+from tests.bench.quiet import ALL_GONE_SECONDS, await_quiet
 from tests.bench.results import Crowd, Start
 from tests.bench.sizes import Sizes
 from tests.harness.running import METRICS
@@ -30,7 +31,7 @@ def rest(ground: Ground[Vethd], sizes: Sizes) -> Crowd:
     """With all that are there."""
     pid = ground.contender.agent.pid
     ground.contender.await_only(len(ground.names))
-    await_cleanup()
+    await_quiet(ALL_GONE_SECONDS)
     # Nothing tells that all is done which the work before has left to do.
     time.sleep(_CALM_SECONDS)
     before = _cpu_seconds(pid)
@@ -48,7 +49,7 @@ def starts(ground: Ground[Vethd], times: int) -> Start:
     for _ in range(times):
         ground.contender.await_only(len(ground.names))
         agent.stop()
-        await_cleanup()
+        await_quiet(ALL_GONE_SECONDS)
         mark, begin = agent.mark(), time.perf_counter()
         agent.start(ready=False)
         name = ground.new_name()[1]

@@ -14,7 +14,8 @@ from typing import Self
 from agent.demo.isolation import add_named, delete_named
 from tests.bench.contenders import Vethd
 from tests.bench.eyes import Eyes, await_gone
-from tests.bench.ground import CLEANUP_SECONDS, Ground
+from tests.bench.ground import Ground
+from tests.bench.quiet import await_quiet
 from tests.bench.results import FloorTrial
 from tests.harness.expect import BRIDGE, GATEWAY4, GATEWAY6, SUBNET4, SUBNET6
 
@@ -57,7 +58,7 @@ class Floor:
 
     def trial(self, *, routed: bool, connecting: bool = False) -> FloorTrial:
         """The life of one namespace; `connecting` to see whether it is networked indeed. Raises FloorFailed."""
-        time.sleep(CLEANUP_SECONDS)
+        await_quiet()
         path = _DIRECTORY / self._ground.new_name()[1]
         with _halted(self._ground.contender.agent.pid):
             add_named(path)

@@ -2,16 +2,12 @@
 
 import contextlib
 import itertools
-import socket
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
-
-from pyroute2 import IPRoute
 
 from agent.demo.internet import ECHO_PORT
 from agent.demo.isolation import add_named, delete_named, prepare_netns_dir
@@ -19,14 +15,11 @@ from agent.demo.private_host import PrivateHost
 from agent.demo.uplink import BEYOND4
 from tests.bench.contenders import Contender
 from tests.bench.eyes import Eyes, await_gone
+from tests.bench.quiet import ALL_GONE_SECONDS, await_quiet
 from tests.bench.results import Connects, Trial
 from tests.harness import netns
 
 _PORT = 7000
-# The kernel goes on cleaning up after a removed namespace for some 45 ms, under the lock that every trial
-# needs; nothing tells when it is done.
-CLEANUP_SECONDS = 0.06
-_LAST = Path("/run/last")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,7 +95,7 @@ class Ground(Generic[C]):
 
     def trial(self) -> Trial:
         """The life of one namespace."""
-        time.sleep(CLEANUP_SECONDS)
+        await_quiet()
         number, name = self.new_name()
         add_named(name)
         begin = time.perf_counter()
@@ -135,7 +128,7 @@ class Ground(Generic[C]):
 
     def _delete_all(self) -> None:
         self.delete_and_wait(self.names)
-        await_cleanup()
+        await_quiet(ALL_GONE_SECONDS)
 
     def _connect(self, number: int, eyes: Eyes) -> Connects:
         """In turns the one and the other target is the first that the namespace sends anything to."""
@@ -147,16 +140,6 @@ class Ground(Generic[C]):
             while True:
                 self._listener.accept()[0].close()
         return Connects(gateway, beyond)
-
-
-def await_cleanup() -> None:
-    """Until the kernel has taken apart what was deleted so far: one comes after the other, and this one last."""
-    add_named(_LAST)
-    with open(_LAST) as last, IPRoute() as ip:
-        ip.link("add", ifname=_LAST.name, kind="veth", peer={"ifname": "eth0", "net_ns_fd": last.fileno()})
-        host_end = socket.if_nametoindex(_LAST.name)
-    delete_named(_LAST)
-    await_gone([host_end])
 
 
 class Apart(Generic[C]):

@@ -10,7 +10,8 @@ from agent.core.plan import plan
 from agent.core.roster import named
 from agent.core.steps import Step
 from agent.kernel.attachments import Attachments
-from agent.kernel.host import apply_host, observe_host
+from agent.kernel.host import observe_host
+from agent.kernel.hostwork import apply_host
 from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import Netlink
 from agent.kernel.reaper import Last, Reaper, Removal
