@@ -69,7 +69,10 @@ class LeaseTable:
         return {self._name_of[index]: index for index in order if index in self._name_of}
 
     def adopt(self, cookie: Cookie, name: str, index: int, routed: bool = False) -> bool:
-        """Give a namespace the lease that it is seen to have; False when that cannot be."""
+        """Give a namespace the lease that it is seen to have; False when that cannot be.
+
+        Without a ``name`` the one that the address was remembered for is as good as any.
+        """
         if cookie in self._held:
             return self._held[cookie] == index
         if not self._is_leasable(index) or index in self._holder:
@@ -149,7 +152,8 @@ class LeaseTable:
         self._free.pop(index, None)
         self._held[cookie] = index
         self._holder[index] = cookie
-        self._bind(name, index)
+        if name:
+            self._bind(name, index)
 
     def _bind(self, name: str, index: int) -> None:
         """Remember that ``name`` had ``index``, in place of what either was bound to before."""

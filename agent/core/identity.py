@@ -86,6 +86,11 @@ def alias_of(name: str) -> str:
     return raw[:ALIAS_BYTES].decode(errors="ignore")
 
 
+def named_by(alias: str) -> str:
+    """Return the name in a host end's alias, as far as it fits there; empty when others have written the alias."""
+    return alias.removeprefix(ALIAS_PREFIX) if alias.startswith(ALIAS_PREFIX) else ""
+
+
 def bridge_alias(network: str) -> str:
     """Return the alias that marks a bridge as ours."""
     return f"{ALIAS_PREFIX}network {network}"

@@ -132,7 +132,8 @@ class Crew:
     async def remove(self, removal: Removal, meanwhile: Callable[[], object] = lambda: None) -> Last:
         """Take an attachment down, together with all others that are asked for in the meantime.
 
-        ``meanwhile`` is called on the reaper's thread, which has to wait anyway. Raises KernelError.
+        ``meanwhile`` is called on the reaper's thread, which has to wait anyway. Raises KernelError, and what that
+        raises, once all is down.
         """
         done: asyncio.Future[Last] = asyncio.get_running_loop().create_future()
         self._removals.append(_Asked(removal, meanwhile, done))
@@ -183,18 +184,31 @@ class Crew:
                     each.done.set_exception(error)
         else:
             for each, last in zip(batch, lasts, strict=True):
-                if not each.done.done():
+                if each.done.done():
+                    continue
+                if isinstance(last, Last):
                     each.done.set_result(last)
+                else:
+                    each.done.set_exception(last)
 
-    def _take_down(self, batch: _Batch, deletion: Deletion) -> list[Last]:
+    def _take_down(self, batch: _Batch, deletion: Deletion) -> list[Last | Exception]:
         with closing(deletion):
-            for each in batch:
-                each.meanwhile()
-            return self._reaper.finish([each.removal for each in batch], deletion)
+            # One's mistake keeps no other.
+            mistakes = [_mistake_of(each.meanwhile) for each in batch]
+            lasts = self._reaper.finish([each.removal for each in batch], deletion)
+        return [mistake or last for mistake, last in zip(mistakes, lasts, strict=True)]
 
     async def _plumb(self, work: Callable[..., _Result], *arguments: object) -> _Result:
         work = faults.around(work)
         return await asyncio.get_running_loop().run_in_executor(self._plumber_thread, work, *arguments)
+
+
+def _mistake_of(work: Callable[[], object]) -> Exception | None:
+    try:
+        work()
+    except Exception as mistake:  # noqa: BLE001  whoever asked gets it
+        return mistake
+    return None
 
 
 def apply_host(plan: Sequence[HostStep]) -> None:

@@ -10,7 +10,7 @@ from agent.config import Config
 from agent.config.wishes import Wishes
 from agent.core.addresses import LeaseTable
 from agent.core.connections import Connections
-from agent.core.identity import cookie_of, host_end_name, is_ours, is_routed, leased_address
+from agent.core.identity import cookie_of, host_end_name, is_ours, is_routed, leased_address, named_by
 from agent.core.ledger import Ledger
 from agent.core.roster import Roster
 from agent.core.wanted import wished_index
@@ -147,8 +147,7 @@ class World:
             for network in self.config.networks:
                 if address is not None and address in network.subnet:
                     index = int(address) - int(network.subnet.network_address)
-                    name = link.alias.partition(":")[2]
-                    self.leases[network.name].adopt(cookie, name, index, is_routed(link.mac))
+                    self.leases[network.name].adopt(cookie, named_by(link.alias), index, is_routed(link.mac))
 
     def lease_of(self, cookie: Cookie) -> Lease | None:
         """Return a namespace's lease in whichever network."""

@@ -81,7 +81,9 @@ class Resolvers:
     def remove(self, name: str, cookie: Cookie | None = None) -> str:
         """Take away a namespace's file if it is ours, and its directory if that is; return a remark.
 
-        One that was written for another namespace of this name since, by its cookie, stays.
+        One that was written for another namespace of this name since, by its cookie, stays. What is no name of a
+        file has none: some processes are known by such, and others may write it into the alias that names are read
+        back from.
         """
         with self._lock:
             wanted = self._wanted.get(name)
@@ -148,7 +150,9 @@ class Resolvers:
         return ""
 
     def _write(self, name: str, content: ResolvConf) -> None:
-        _refuse_no_name(name)
+        if not _is_name(name):
+            # A namespace's name is a file's, so this does not happen unless someone else is mistaken.
+            raise ValueError(f"{name!r} is no name of a file")
         if not self._directory.is_dir():
             self._directory.mkdir()
             # Whatever the umask: commands inside may be anybody's.
@@ -165,7 +169,8 @@ class Resolvers:
                 raise
 
     def _take(self, name: str) -> list[str]:
-        _refuse_no_name(name)
+        if not _is_name(name):
+            return []
         try:
             with (
                 _opened(self._directory, _DIRECTORY) as above,
@@ -205,10 +210,8 @@ class _Wanted:
         return cookie is not None and self.cookie is not None and self.cookie != cookie
 
 
-def _refuse_no_name(name: str) -> None:
-    # A namespace's name is a file's, so this does not happen unless someone else is mistaken.
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a file")
+def _is_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not {"/", "\0"} & set(name)
 
 
 @contextlib.contextmanager

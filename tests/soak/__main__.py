@@ -92,8 +92,7 @@ class Soak:
                         self._note("refusal", wrongs)
                         calls += count
                         _say(f"{calls} calls refused")
-                mistakes = [line for line in stage.agent.lines if "mistake" in line]
-                wrongs_left = self._note("refusal", stage.wrongs() + stage.leaks() + mistakes)
+                wrongs_left = self._note("refusal", stage.wrongs() + stage.leaks() + stage.mistakes())
                 self._add("calls that the kernel refused", calls, wrongs_left, f"by {len(CODES)} errors in turn")
                 self._add("packets of those that stayed", stage.beats(), stage.lost(), "of 4 streams")
 
@@ -109,7 +108,7 @@ class Soak:
         with self._stage() as stage:
             storm = rage(stage, self._seed, self._until(_STORM, _tell_now_and_then("storm")))
             stage.lives.end()
-            wrongs = self._note("storm", storm.wrongs + stage.wrongs() + stage.leaks())
+            wrongs = self._note("storm", storm.wrongs + stage.wrongs() + stage.leaks() + stage.mistakes())
             self._add("others' hands on it, and deaths, at once", storm.deeds.total(), wrongs)
             for deed, count in storm.deeds.most_common():
                 self._add(f"- {deed}", count, 0)

@@ -105,6 +105,10 @@ class Stage:
     def unexplained(self, since: int = 0) -> list[str]:
         return [f"logged: {line}" for line in unexplained(self.agent, since)]
 
+    def mistakes(self) -> list[str]:
+        """What the agent logged that no trouble from outside explains."""
+        return [f"logged: {line}" for line in self.agent.lines if "mistake" in line]
+
     def _open_streams(self) -> None:
         for name in STEADY:
             self._streams[name] = Stream(self.host, name)

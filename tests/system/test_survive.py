@@ -1,5 +1,6 @@
 """Point 5: the network outlives the agent, and the agent takes up what it finds."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 
 from agent.demo import internet, uplink
-from agent.demo.isolation import add_named, delete_named
+from agent.demo.isolation import NETNS_DIR, add_named, delete_named
 from agent.demo.private_host import PrivateHost
 from tests.conftest import StartAgent
 from tests.harness import netns, observe
 from tests.harness.expect import BRIDGE, assert_works, connects, eventually_works, host_end, shape
+from tests.harness.remains import remains
 from tests.harness.running import Agent
 from tests.harness.waiting import eventually
 
@@ -238,3 +240,24 @@ def test_reload_refuses_a_bad_config_without_harm(agent: Agent, broken: str) -> 
     assert_works("web")
     netns.add_netns("later")
     agent.wait_ready("later")
+
+
+ALIASES = {"none": "", "somebody else's": "lab:web", "that of a path": "vethd:../../web"}
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_what_lost_its_name_goes_with_the_others_whatever_its_alias_says(agent: Agent, alias: str) -> None:
+    """Others may have changed it while no agent was there."""
+    names = ["web", "db"]
+    netns.add_many(names)
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            agent.wait_ready(name)
+            stack.enter_context(open(NETNS_DIR / name))
+        agent.kill()
+        observe.run("ip", "link", "set", str(host_end("web")["ifname"]), "alias", ALIASES[alias])
+        for name in names:
+            delete_named(name)
+        agent.start()
+        eventually(lambda: remains(agent) == [], 5, "nothing is left")
+    assert not [line for line in agent.lines if "mistake" in line]

@@ -177,6 +177,7 @@ IMITATED = {
     "/lxc.payload.web": "lxc:web",
     "/machine.slice/machine-web.scope/payload": "nspawn:web",
     "/system.slice/web.service": "unit:web.service",
+    "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service": "unit:user@1000.service/web.service",
 }
 
 
@@ -191,7 +192,10 @@ def test_what_is_not_here_is_imitated(start_agent: StartAgent) -> None:
             agent.wait_event("networked", name=name)
             found = agent.namespaces()[name]
             assert (found["cgroup"], found["container"], found["command"]) == (group, name, "sleep 1000")
-            assert found["rule"] == f'rule {number}: match container = "{kinds[number - 1]}:*": network default'
+            rule_number = 1 + kinds.index(kinds[number - 1])
+            assert found["rule"] == f'rule {rule_number}: match container = "{kinds[number - 1]}:*": network default'
+    for name in IMITATED.values():
+        agent.wait_event("removed", name=name)
 
 
 def apart(*command: str) -> list[str]:

@@ -101,6 +101,15 @@ def test_adopting_does_not_wait_for_the_order_of_memory() -> None:
     assert leases.acquire(Cookie(8), "b").index != 3
 
 
+def test_who_is_adopted_without_a_name_has_the_one_that_is_remembered() -> None:
+    leases = LeaseTable(SMALL)
+    leases.remember({"a": 2})
+    assert leases.adopt(Cookie(7), "", 2)
+    assert leases.adopt(Cookie(8), "", 3)
+    assert (leases.name_of(Cookie(7)), leases.name_of(Cookie(8))) == ("a", None)
+    assert leases.memory() == {"a": 2}
+
+
 def routed_in(leases: LeaseTable) -> set[Cookie]:
     return {cookie for cookie, lease in leases.held() if lease.routed}
 

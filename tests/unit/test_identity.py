@@ -17,6 +17,7 @@ from agent.core.identity import (
     is_ours,
     is_routed,
     leased_address,
+    named_by,
     netns_mac,
     printable,
 )
@@ -145,3 +146,9 @@ def test_bridge_and_namespaces_never_share_a_mac(index: int) -> None:
 def test_addresses_of_both_families_go_together() -> None:
     assert str(identity.address6_of(IPv6Network("fd00:1::/64"), 258)) == "fd00:1::102"
     assert identity.address6_of(None, 258) is None
+
+
+@given(FILE_NAMES.filter(lambda name: len(printable(name).encode()) < 200))
+def test_an_alias_tells_the_name_unless_others_have_written_it(name: str) -> None:
+    assert named_by(alias_of(name)) == printable(name)
+    assert named_by(printable(name).replace("vethd:", "")) == ""
