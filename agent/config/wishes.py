@@ -52,7 +52,9 @@ def runtime_wishes(socket: Path) -> Path:
 
 
 def forget_runtime_wish(socket: Path, name: str) -> None:
-    """Remove what ``vethd new`` wrote for a namespace that is gone."""
+    """Remove what ``vethd new`` wrote for a namespace that is gone; for one whose name is no file's it wrote nothing."""
+    if "/" in name:
+        return
     with contextlib.suppress(OSError):
         _path(runtime_wishes(socket), name).unlink()
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.wishes import Wishes, load_wishes
+from agent.config.wishes import Wishes, forget_runtime_wish, load_wishes, runtime_wishes
 from agent.model import Wish
 from tests.unit.worlds import network
 
@@ -222,3 +222,15 @@ def test_hostile_file_names_are_shown_harmless(directory: Path) -> None:
     write(directory, **{"\x1b[2J\n": "mtu = 1"})
     (line,) = read(directory).problems.values()
     assert line == f"{directory}/\\x1b[2J\\x0a.toml: mtu: 1 is not allowed: must be 1280 to 65535"
+
+
+def test_a_name_leads_to_no_file_elsewhere(tmp_path: Path) -> None:
+    socket = tmp_path / "vethd" / "vethd.sock"
+    directory = runtime_wishes(socket)
+    directory.mkdir(parents=True)
+    write(directory, web="mtu = 1400")
+    write(tmp_path, web="")
+    forget_runtime_wish(socket, "../../web")
+    assert (tmp_path / "web.toml").exists()
+    forget_runtime_wish(socket, "web")
+    assert not (directory / "web.toml").exists()
