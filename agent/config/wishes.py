@@ -52,7 +52,7 @@ def runtime_wishes(socket: Path) -> Path:
 
 
 def forget_runtime_wish(socket: Path, name: str) -> None:
-    """Remove what ``vethd new`` wrote for a namespace that is gone; for one whose name is no file's it wrote nothing."""
+    """Remove what ``vethd new`` wrote for a namespace that is gone: nothing for a name that is no file's."""
     if "/" in name:
         return
     with contextlib.suppress(OSError):

@@ -18,7 +18,8 @@ from agent.sources.sink import Sink
 
 SOURCE: Final = "inotify"
 MOUNTS: Final = "mounts"
-_LOOK_AGAIN_SECONDS: Final = 1.0
+_QUIET_SECONDS: Final = 1.0
+_LONGEST_SECONDS: Final = 30.0
 
 
 class NamedSource:
@@ -30,6 +31,7 @@ class NamedSource:
         self._sink = sink
         self._pending: set[str] = set()
         self._again: asyncio.TimerHandle | None = None
+        self._last_mount = 0.0
         self._looking: asyncio.Task[None] | None = None
         self.listed = asyncio.Event()
 
@@ -81,13 +83,19 @@ class NamedSource:
             self._pending.discard(path)
             self._sink.look(path)
         self._rearm()
+        loop = asyncio.get_running_loop()
+        self._last_mount = loop.time()
         if not became and self._again is None:
-            # A mount went, or came where nothing was expected: perhaps a name of ours lost
-            # its namespace. Look once things are quiet, at most once a second.
-            loop = asyncio.get_running_loop()
-            self._again = loop.call_later(_LOOK_AGAIN_SECONDS, self._look_again)
+            # A mount went, or came where nothing was expected: perhaps a name of ours lost its namespace.
+            self._again = loop.call_later(_QUIET_SECONDS, self._look_when_quiet, self._last_mount + _LONGEST_SECONDS)
 
-    def _look_again(self) -> None:
+    def _look_when_quiet(self, at_last: float) -> None:
+        """List everything, which takes the longer the more there is, once no mount comes or goes any more."""
+        loop = asyncio.get_running_loop()
+        quiet = min(self._last_mount + _QUIET_SECONDS, at_last)
+        if loop.time() < quiet:
+            self._again = loop.call_at(quiet, self._look_when_quiet, at_last)
+            return
         self._again = None
         self._looking = asyncio.create_task(self._list_aside(), name="look again")
 

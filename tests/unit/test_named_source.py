@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from agent.sources import named
 from agent.sources.named import NamedSource
 from agent.sources.sink import Sink
 
@@ -95,3 +96,41 @@ async def test_a_listing_finds_what_became_a_namespace_unnoticed(place: Place, m
     place.namespaces.add(path)
     await place.list_again(monkeypatch, present={path})
     assert place.told.looks == [(path, True)]
+
+
+@pytest.fixture
+async def surveys(place: Place, monkeypatch: pytest.MonkeyPatch) -> "asyncio.Queue[float]":
+    """When the directory was listed; what takes seconds takes a fraction of that."""
+    monkeypatch.setattr(named, "_QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(named, "_LONGEST_SECONDS", 1.0)
+    loop, found = asyncio.get_running_loop(), asyncio.Queue[float]()
+
+    def survey(_: Path) -> tuple[set[str], set[str]]:
+        loop.call_soon_threadsafe(found.put_nowait, loop.time())
+        return set(), set()
+
+    monkeypatch.setattr(place.source, "_survey", survey)
+    return found
+
+
+async def mounts(place: Place, seconds: float) -> float:
+    """Mounts come and go without a pause; when the last did."""
+    end = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < end:
+        place.source._on_mount()
+        await asyncio.sleep(0.01)
+    return place.source._last_mount
+
+
+async def test_what_was_unmounted_is_looked_for_once_it_is_quiet(place: Place, surveys: "asyncio.Queue[float]") -> None:
+    last = await mounts(place, 0.5)
+    assert surveys.empty()
+    async with asyncio.timeout(WITHIN):
+        assert await surveys.get() >= last + 0.2
+
+
+async def test_where_it_is_never_quiet_it_is_looked_for_now_and_then(
+    place: Place, surveys: "asyncio.Queue[float]"
+) -> None:
+    await mounts(place, 2.5)
+    assert 1 <= surveys.qsize() <= 2
