@@ -242,7 +242,7 @@ class AddRoutedNeighbour(Step):
 
 @dataclass(frozen=True, slots=True)
 class AddHostRoute(Step):
-    """Route one address to its host end; the host itself sends from ``source``, the gateway."""
+    """Route one address to its host end (no multicast any more); the host itself sends from ``source``, the gateway."""
 
     side = "host"
     drift = "route"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from agent.core import steps
+from agent.core.plan import IPV6_BYTES
 from agent.core.steps import Step
 from agent.errors import KernelError
 from agent.kernel import messages, routing, sysctl
@@ -149,7 +150,9 @@ class Run:
             case steps.AddRoutedNeighbour(host_end, address, mac):
                 return [routing.add_neighbour(self._host_index(host_end), address, mac)]
             case steps.AddHostRoute(host_end, address, source):
-                return [routing.add_host_route(self._host_index(host_end), address, source)]
+                index = self._host_index(host_end)
+                route = routing.add_host_route(index, address, source)
+                return [routing.delete_multicast_route(index), route] if len(address) == IPV6_BYTES else [route]
             case steps.AddProxy(bridge, address):
                 return [routing.add_proxy(bridge, address)]
             case steps.RaiseLoopback():

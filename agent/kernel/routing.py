@@ -18,6 +18,7 @@ from agent.kernel.rtnetlink import (
     NUD_PERMANENT,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
+    RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTA_DST,
     RTA_GATEWAY,
@@ -34,6 +35,7 @@ from agent.kernel.rtnetlink import (
     RTM_NEWNEIGH,
     RTM_NEWROUTE,
     RTMSG,
+    RTN_MULTICAST,
     RTN_UNICAST,
     RTNH_F_ONLINK,
 )
@@ -112,6 +114,16 @@ def add_host_route(device: int, address: bytes, source: bytes) -> Request:
         + number(RTA_OIF, device)
     )
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, "route the address to its host end")
+
+
+def delete_multicast_route(device: int) -> Request:
+    """Delete the IPv6 route of all multicast that the kernel makes for each device (addrconf_add_mroute)."""
+    body = (
+        RTMSG.pack(AF_INET6, 8, 0, 0, RT_TABLE_LOCAL, 0, 0, RTN_MULTICAST, 0)
+        + attribute(RTA_DST, b"\xff".ljust(16, b"\0"))
+        + number(RTA_OIF, device)
+    )
+    return Request(RTM_DELROUTE, 0, body, "delete the route of multicast")
 
 
 def add_extra_route(device: int, destination: bytes, prefix: int, gateway: bytes, routed: bool) -> Request:
