@@ -20,12 +20,17 @@ from agent.kernel.reaper import Reaper, Removal
 from agent.model import Network, Observed
 from tests.harness import netns, observe
 from tests.harness.expect import GATEWAY4, GATEWAY6, shape
+from tests.harness.waiting import eventually
+from tests.kernel.frames import MLD_REPORT
 from tests.kernel.ground import Ground, remove, sh
 from tests.kernel.test_attachments import comparable, inner_of
 from tests.unit.model_kernel import ModelKernel
 from tests.unit.worlds import network
 
 PORTS = 2
+ETH_P_IPV6 = 0x86DD
+# Of a frame whose IPv6 header is followed by one for each hop: where the ICMPv6 message begins.
+HOP_BY_HOP = 14 + 40 + 8
 NAMES = ("port1", "port2", "routed1", "routed2")
 ADDRESSES = {name: (f"172.27.0.{2 + place}", f"fd00:7e74:1::{2 + place}") for place, name in enumerate(NAMES)}
 HOST, INSIDE = None, "routed1"
@@ -230,3 +235,23 @@ def test_taken_down_nothing_is_left(ground: Ground) -> None:
     assert not [route for route in observe.ip_json("route") if route["dst"].startswith("172.27.0.4")]
     text = observe.nft_text()
     assert not [end for end in ends if end in text]
+
+
+def told_in_vain() -> int:
+    """IPv6 packets that the host wanted to send by the bridge, and that were dropped."""
+    told = Path("/proc/thread-self/net/dev_snmp6/vethd0").read_text()
+    return int(told.partition("Ip6OutDiscards")[2].split()[0])
+
+
+def test_the_ports_are_not_told_of_the_groups_that_the_host_joins_to_answer_for_others(ground: Ground) -> None:
+    """One more for each routed namespace, and each would be flooded to a thousand ports."""
+    with netns.enter("port1"):
+        ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_IPV6))
+    with ear:
+        before = told_in_vain()
+        netns.add_many(["web"])
+        ground.settle("web")
+        eventually(lambda: told_in_vain() > before, 5, "the host has told of it")
+        with contextlib.suppress(BlockingIOError):
+            while frame := ear.recv(2048):
+                assert frame[HOP_BY_HOP] != MLD_REPORT
