@@ -9,7 +9,7 @@ _PROC: Final = Path("/proc")
 _PAUSE: Final = 0.001
 ALL_GONE_SECONDS: Final = 60.0
 """How patient to be after many were deleted."""
-_TWICE: Final = 2
+_ON_END: Final = 10
 # A worker of the kernel's is called by what it is at: kworker/u8:2+netns (wq_worker_comm in kernel/workqueue.c).
 _WORKER: Final = "kworker/"
 _AT_WORK: Final = "+netns"
@@ -22,8 +22,8 @@ def await_quiet(patience: float = 1.0) -> None:
     """
     deadline = time.monotonic() + patience
     quiet = 0
-    # Between one and the next it is at nothing, for some microseconds.
-    while quiet < _TWICE and time.monotonic() < deadline:
+    # It may begin some milliseconds after the last file was closed.
+    while quiet < _ON_END and time.monotonic() < deadline:
         quiet = 0 if any(map(_takes_apart, _workers())) else quiet + 1
         time.sleep(_PAUSE)
 
