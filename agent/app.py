@@ -160,9 +160,7 @@ class _App:
             group.create_task(_feed_watchdog(), name="watchdog")
             group.create_task(self._measure_lag(), name="lag")
             await self._reconciler.settled()
-            self._reconciler.take_down_strays()
-            await self._reconciler.settled()
-            await self._reconciler.sweep()
+            await self._reconciler.take_down_strays()
             world.ledger.close_all_but({record.cookie for record in world.roster if record.cookie is not None})
             if world.resolvers is not None:
                 await asyncio.to_thread(world.resolvers.keep_only, {record.name for record in world.roster})

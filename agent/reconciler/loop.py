@@ -110,16 +110,20 @@ class Reconciler:
             self._idle.clear()
             await self._idle.wait()
 
-    def take_down_strays(self) -> None:
-        """Have every attachment taken down whose namespace has no name; all names must have been looked at once."""
-        for cookie in self._strays.find():
+    async def take_down_strays(self) -> None:
+        """Take down every attachment whose namespace has no name; all names must have been looked at once."""
+        strays = self._strays.find()
+        for cookie in strays:
             self.mark(cookie, reason="stray")
+        unknown = any(self._world.lease_of(cookie) is None for cookie in strays)
+        await self.settled()
+        if unknown or not self._world.is_swept:
+            await self.sweep()
 
     async def sweep(self) -> None:
-        """Have removed what namespaces left that went while no agent was there, and what strays left.
+        """Have removed what namespaces left that went while no agent was there.
 
-        Of an address that an attachment holds nothing is touched, so it goes once those are adopted, and once the
-        strays are gone.
+        Of an address that an attachment holds nothing is touched: all that stand must be adopted.
         """
         world = self._world
         if world.config.mode == "observe":

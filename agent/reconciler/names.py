@@ -58,7 +58,7 @@ class Names:
 
     async def _settle(self, path: str) -> Outcome:
         record = self._world.roster.get(path)
-        if record is not None and (record.departed or not self._crew.leads_to_namespace(record.origin)):
+        if record is not None and (record.departed or self._has_gone(record)):
             return await self._vanished(path)
         origin = record.origin if record else named(path)
         bridge, lease = self._expected(record)
@@ -82,6 +82,10 @@ class Names:
             return await self._note_look(record, orphans, look, look.seen, host_end)
         except VethdError as error:
             return self._failed(record, str(error), orphans)
+
+    def _has_gone(self, record: Record) -> bool:
+        """Tell whether the name of a namespace leads to none any more; of one that is new, the look itself tells."""
+        return record.cookie is not None and not self._crew.leads_to_namespace(record.origin)
 
     async def take_down(self, cookie: Cookie) -> Outcome:
         """Remove the attachment of a namespace that nobody names any more."""
