@@ -95,7 +95,7 @@ class HostSide:
             await self._crew.apply_host(steps)
             seen = await self._crew.observe_host(networks)
         if self.adopts:
-            self._world.adopt(await self._crew.host_links())
+            await self._adopt()
             self.adopts = False
         if not self._stands:
             await self._load_rules()
@@ -111,6 +111,14 @@ class HostSide:
         self._stands = True
         self._note_tracking(await self._crew.tracked_connections())
         return changed or bool(steps)
+
+    async def _adopt(self) -> None:
+        world = self._world
+        world.gone = set()
+        try:
+            world.adopt(await self._crew.host_links())
+        finally:
+            world.gone = None
 
     async def _observe(self) -> bool:
         """Read, and change nothing."""

@@ -91,6 +91,8 @@ class Removals:
             world.plain.discard(cookie)
             world.admitted.pop(cookie, None)
             world.forget_place(cookie)
+            if world.gone is not None:
+                world.gone.add(cookie)
             with world.lock:
                 for table in world.leases.values():
                     table.release(cookie)

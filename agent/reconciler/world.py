@@ -41,8 +41,9 @@ class World:
     ``routed`` which host end (ifindex) that the host routes to is whose,
     ``looking`` are those that are being looked at, by path,
     ``admitted`` says as what a namespace without a name was networked,
-    ``leaving`` are namespaces that are being taken down, ``plain`` those whose packets are not
-    masqueraded, ``wishes`` what namespaces want for themselves, in the order in which they are asked,
+    ``leaving`` are namespaces that are being taken down, ``gone`` those that were since a list of devices was
+    asked for, None while none is, ``plain`` those whose packets are not masqueraded,
+    ``wishes`` what namespaces want for themselves, in the order in which they are asked,
     and ``wish_stamps`` as of when,
     ``resolvers`` writes their name servers down, None where that is off.
     ``is_swept`` tells whether what namespaces left that went while no agent was there is gone by now,
@@ -69,6 +70,7 @@ class World:
     strays: set[Cookie] = field(default_factory=set)
     looking: dict[str, Cookie] = field(default_factory=dict)
     leaving: set[Cookie] = field(default_factory=set)
+    gone: set[Cookie] | None = None
     plain: set[Cookie] = field(default_factory=set)
     is_swept: bool = False
     admitted: dict[Cookie, Origin] = field(default_factory=dict)
@@ -137,10 +139,10 @@ class World:
                 self.leases[network.name].reserve(index for index in indexes if index is not None)
 
     def adopt(self, links: Iterable[Link]) -> None:
-        """Take over the leases that host ends carry."""
+        """Take over the leases that host ends carry, but for those that went since they were listed."""
         for link in links:
             cookie = cookie_of(link.name)
-            if cookie is None or not is_ours(link):
+            if cookie is None or cookie in (self.gone or ()) or not is_ours(link):
                 continue
             self.strays.add(cookie)
             address = leased_address(link.mac)
