@@ -49,9 +49,10 @@ from agent.state.traffic import TrafficFile
 _STATE: Final[Part] = "state"
 _STATE_SETTLE_SECONDS: Final = 1.0
 _STATE_RETRY_SECONDS: Final = 5.0
+_STATE_REST_FACTOR: Final = 20
 # What a service may open by systemd, and by far more than is needed.
 _FILES: Final = 65_536
-_LAG_SECONDS: Final = 1.0
+_LAG_SECONDS: Final = 5.0
 # The worker threads are woken by the loop for tiny tasks: a long interval would be their latency.
 _SWITCH_SECONDS: Final = 0.0005
 
@@ -200,7 +201,7 @@ class _App:
         return processes
 
     async def _measure_lag(self) -> None:
-        """See once a second how late the loop calls back."""
+        """See now and then how late the loop calls back."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + _LAG_SECONDS
@@ -258,8 +259,11 @@ class _App:
             await self._state_changed.wait()
             await asyncio.sleep(_STATE_SETTLE_SECONDS)
             self._state_changed.clear()
+            began = loop.time()
             trouble = await asyncio.to_thread(self._write_state, self._world.memory(), self._world.ledger.books())
             self._note_state(trouble)
+            # All of it is written each time: of thousands that come and go without end, less often.
+            await asyncio.sleep(_STATE_REST_FACTOR * (loop.time() - began))
             if trouble:
                 # Nothing may change until there is room again.
                 loop.call_later(_STATE_RETRY_SECONDS, self._state_changed.set)

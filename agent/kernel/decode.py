@@ -7,6 +7,7 @@ from typing import Final
 
 from agent.kernel.layouts import Reader
 from agent.kernel.rtnetlink import (
+    AF_INET,
     AF_INET6,
     BR_STATE_FORWARDING,
     DISABLE_IPV6,
@@ -61,6 +62,8 @@ _DEVICE: Final = Reader(
 )  # fmt: skip
 _PORT: Final = Reader((IFLA_BRPORT_ISOLATED, IFLA_BRPORT_STATE))
 
+_FAMILIES: Final = {AF_INET, AF_INET6}
+
 
 def link(payload: memoryview) -> Link:
     """Decode a device."""
@@ -96,9 +99,9 @@ def address(payload: memoryview) -> Address:
 
 
 def route(payload: memoryview) -> Route | None:
-    """Decode a unicast route of the main table, None for any other."""
+    """Decode a unicast route of the main table, of IPv4 or IPv6, None for any other."""
     family, prefix, _, _, table, protocol, _, kind, _ = RTMSG.unpack_from(payload)
-    if kind != RTN_UNICAST or table != RT_TABLE_MAIN:
+    if kind != RTN_UNICAST or table != RT_TABLE_MAIN or family not in _FAMILIES:
         return None
     found = attributes(payload, RTMSG.size)
     return Route(

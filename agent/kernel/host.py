@@ -7,14 +7,12 @@ from agent.core.hostplan import SETTINGS, HostSeen, bridge_settings
 from agent.kernel import decode, messages, routing, sysctl
 from agent.kernel.netlink import Netlink
 from agent.kernel.reading import read_link
-from agent.kernel.rtnetlink import AF_INET, AF_INET6
 from agent.model import Link, Network, Route, Uplink
 
 
 def observe_host(netlink: Netlink, networks: Sequence[Network]) -> HostSeen:
     """Read what the host's side of the networks is. Raises KernelError."""
-    families = (AF_INET, AF_INET6)
-    decoded = (decode.route(each) for family in families for each in netlink.dump(routing.dump_routes(family)))
+    decoded = map(decode.route, netlink.dump(routing.dump_routes()))
     routes = frozenset(route for route in decoded if route is not None)
     return HostSeen(
         bridges={network.bridge: read_link(netlink, network.bridge) for network in networks},

@@ -7,7 +7,6 @@ from typing import Final
 from agent.errors import KernelError
 from agent.kernel import decode, messages, routing
 from agent.kernel.netlink import Answer, Netlink
-from agent.kernel.rtnetlink import AF_INET, AF_INET6
 from agent.kernel.wire import Request
 from agent.model import Inside, Link, Neighbour, Route
 
@@ -32,8 +31,7 @@ def read_inside(netlink: Netlink, gateways: Sequence[tuple[int, bytes]]) -> Insi
     links = tuple(decode.link(payload) for payload in netlink.dump(messages.dump_links()))
     if all(link.name == "lo" for link in links):
         return Inside(links)
-    families = (AF_INET, AF_INET6)
-    told = (decode.route(payload) for family in families for payload in netlink.dump(routing.dump_routes(family)))
+    told = map(decode.route, netlink.dump(routing.dump_routes()))
     routes = frozenset(route for route in told if route is not None)
     return Inside(
         links,

@@ -59,8 +59,8 @@ def add_address(device: int, address: bytes, prefix: int, routed: bool) -> Reque
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body, "add the address")
 
 
-def dump_routes(family: int) -> Request:
-    """Ask for the main table's routes of a family."""
+def dump_routes(family: int = AF_UNSPEC) -> Request:
+    """Ask for the main table's routes of a family, or of all that the kernel has."""
     body = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + number(RTA_TABLE, RT_TABLE_MAIN)
     return Request(RTM_GETROUTE, 0, body, "list routes")
 

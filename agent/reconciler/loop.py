@@ -34,7 +34,7 @@ _SETTLE_SECONDS: Final = 0.005
 _HOST_LOOK_SECONDS: Final = 30.0
 _RESYNC_SECONDS: Final = 300.0
 # A look costs a millisecond of a core, needed or not.
-_APART_SECONDS: Final = 0.3
+_APART_SECONDS: Final = 0.5
 
 _log = structlog.get_logger()
 
@@ -205,7 +205,7 @@ class Reconciler:
     async def _look_now_and_then(self) -> None:
         """What no event tells of is found here: the host, and what stands without a name, every 30 s.
 
-        Names are looked at every 5 minutes, but three a second at most.
+        Names are looked at every 5 minutes, but two a second at most.
         """
         names_due = time.monotonic() + _RESYNC_SECONDS
         while True:
