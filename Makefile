@@ -35,7 +35,7 @@ endef
 
 # Debian starts and enables the services that it installs; the tests want the programs alone.
 define install_unstarted
-if dpkg-query --show --showformat='$${Status}\n' $(1) 2>&1 | grep -qv 'ok installed'; then \
+if (( $$(dpkg-query --show --showformat='$${Status}\n' $(1) 2>&1 | grep -c 'ok installed') < $(words $(1)) )); then \
     if [[ ! -e /usr/sbin/policy-rc.d ]]; then \
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
         printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; \
