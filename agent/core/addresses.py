@@ -17,7 +17,7 @@ _IPV4_BYTES = 4
 
 
 class LeaseTable:
-    """The leases of one network. All operations but ``held`` and ``memory`` take constant time."""
+    """The leases of one network. All operations but ``holders``, ``held`` and ``memory`` take constant time."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -51,6 +51,10 @@ class LeaseTable:
         """Return the namespace that holds an address of either family."""
         base = self._base if len(address) == _IPV4_BYTES else self._base6
         return None if base is None else self._holder.get(int.from_bytes(address) - base)
+
+    def holders(self) -> list[Cookie]:
+        """Return every namespace that has a lease."""
+        return list(self._held)
 
     def held(self) -> list[tuple[Cookie, Lease]]:
         """Return every namespace that has a lease, with it."""

@@ -115,6 +115,12 @@ def route(payload: memoryview) -> Route | None:
     )
 
 
+def is_host_route_of_ours(payload: memoryview) -> bool:
+    """Tell by its header alone whether a route leads to one address and is ours: of these there may be thousands."""
+    family, prefix, _, _, _, protocol, _, _, _ = RTMSG.unpack_from(payload)
+    return bool(protocol == ROUTE_PROTOCOL and prefix == (32 if family == AF_INET else 128))
+
+
 def neighbour(payload: memoryview) -> Neighbour | None:
     """Decode a permanent neighbour entry, None for any other."""
     _, device, state, _, _ = NDMSG.unpack_from(payload)

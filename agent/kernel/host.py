@@ -11,8 +11,9 @@ from agent.model import Link, Network, Route, Uplink
 
 
 def observe_host(netlink: Netlink, networks: Sequence[Network]) -> HostSeen:
-    """Read what the host's side of the networks is. Raises KernelError."""
-    decoded = map(decode.route, netlink.dump(routing.dump_routes()))
+    """Read what the host's side of the networks is, without the routes to namespaces. Raises KernelError."""
+    told = netlink.dump(routing.dump_routes())
+    decoded = (decode.route(payload) for payload in told if not decode.is_host_route_of_ours(payload))
     routes = frozenset(route for route in decoded if route is not None)
     return HostSeen(
         bridges={network.bridge: read_link(netlink, network.bridge) for network in networks},

@@ -183,4 +183,4 @@ class World:
     def holding(self) -> list[Cookie]:
         """Return every namespace that has a lease."""
         with self.lock:
-            return [cookie for table in self.leases.values() for cookie, _ in table.held()]
+            return [cookie for table in self.leases.values() for cookie in table.holders()]
