@@ -108,14 +108,7 @@ def _attach(desired: Attachment, seen: Observed) -> Iterator[Step]:
     if desired.exempt != seen.exempt:
         yield steps.Exempt(desired.lease, desired.exempt)
     yield from _extra_routes(desired, link, seen.inside)
-    # IPv4 is what most people wait for. To a port it comes last, so that it brings both; beyond the edge IPv6 takes
-    # the kernel as long as all else, so it follows.
-    if desired.lease.routed:
-        yield from _default_route(desired, link, seen.inside, AF_INET)
-        yield from _routed6(desired, name, host, seen)
-    yield from _default_route(desired, link, seen.inside, AF_INET6)
-    if not desired.lease.routed:
-        yield from _default_route(desired, link, seen.inside, AF_INET)
+    yield from _default_routes(desired, link, seen.inside)
 
 
 def _create(desired: Attachment, name: str) -> Step:
@@ -131,13 +124,13 @@ def _create(desired: Attachment, name: str) -> Step:
 
 def _host_end(desired: Attachment, name: str, host: Link | None) -> Iterator[Step]:
     alias = alias_of(desired.name)
-    raised = host is None or not host.up
+    raised = host is None or _must_rise(desired, host)
     if host is None or host.alias != alias or host.group != LINK_GROUP:
         yield steps.MarkHostEnd(name, alias)
-    if host is None or (raised and not desired.lease.routed):
+    if raised and not desired.lease.routed:
         yield steps.QuietHostEnd(name)
     if raised:
-        yield steps.RaiseHostEnd(name, desired.lease.routed)
+        yield steps.RaiseRoutedHostEnd(name) if desired.lease.routed else steps.RaiseHostEnd(name)
     if host is not None and host.mtu != desired.bridge.mtu:
         yield steps.SetHostEndMtu(name, desired.bridge.mtu)
 
@@ -199,7 +192,7 @@ def _port(desired: Attachment, name: str, host: Link | None, seen: Observed) -> 
 
 
 def _routed(desired: Attachment, name: str, host: Link | None, seen: Observed) -> Iterator[Step]:
-    raised = host is None or not host.up
+    raised = host is None or _must_rise(desired, host)
     if host is not None and host.master:
         yield steps.LeaveBridge(name)
     is_routed_to = seen.host_routes.issuperset(address for address, _ in desired.addresses)
@@ -207,29 +200,14 @@ def _routed(desired: Attachment, name: str, host: Link | None, seen: Observed) -
         yield steps.AwaitHostEnd(name)
         if desired.network.anti_spoof:
             yield steps.Admit(name, desired.lease, seen.new)
-    yield from _routes_to(desired, name, AF_INET, seen, lost=raised)
-
-
-def _routed6(desired: Attachment, name: str, host: Link | None, seen: Observed) -> Iterator[Step]:
-    lost = host is None or not host.up
-    if host is None or not host.ipv6:
-        yield steps.GiveHostEndIpv6(name)
-        lost = True
-    yield from _routes_to(desired, name, AF_INET6, seen, lost=lost)
     for address, _ in desired.addresses:
+        # A device that is set down loses both.
+        if raised or address not in seen.host_neighbours:
+            yield steps.AddRoutedNeighbour(name, address, netns_mac(desired.lease.address))
+        if raised or address not in seen.host_routes:
+            yield steps.AddHostRoute(name, address, _same_family(desired.bridge.gateways, address))
         if len(address) == IPV6_BYTES and address not in seen.proxied:
             yield steps.AddProxy(desired.bridge.index, address)
-
-
-def _routes_to(desired: Attachment, name: str, family: int, seen: Observed, *, lost: bool) -> Iterator[Step]:
-    """Yield what leads to a routed host end; a device that is set down, or loses IPv6, has ``lost`` all of it."""
-    for address, _ in desired.addresses:
-        if _family(address) != family:
-            continue
-        if lost or address not in seen.host_neighbours:
-            yield steps.AddRoutedNeighbour(name, address, netns_mac(desired.lease.address))
-        if lost or address not in seen.host_routes:
-            yield steps.AddHostRoute(name, address, _same_family(desired.bridge.gateways, address))
 
 
 def _extra_routes(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
@@ -250,25 +228,24 @@ def _extra_routes(desired: Attachment, link: Link | None, inside: Inside | None)
             yield steps.AddExtraRoute(device, destination, prefix, gateway, desired.lease.routed)
 
 
-def _default_route(desired: Attachment, link: Link | None, inside: Inside | None, family: int) -> Iterator[Step]:
-    """Yield the default route of a family, and what goes with it."""
+def _default_routes(desired: Attachment, link: Link | None, inside: Inside | None) -> Iterator[Step]:
     lost = link is None or inside is None or not link.up
     device = desired.network.interface if link is None else link.name
-    gateways = [gateway for gateway in _gateways(desired, link, inside) if _family(gateway) == family]
-    wanted = [gateway for gateway in gateways if _lacks_default(gateway, link, inside)]
-    addresses = [each for each in _addresses(desired, link, inside) if _family(each[0]) == family]
-    for address, prefix in addresses:
+    wanted = [gateway for gateway in _gateways(desired, link, inside) if _lacks_default(gateway, link, inside)]
+    for address, prefix in _addresses(desired, link, inside):
         found = None if link is None else Address(link.index, address, prefix)
         # Without a default route nobody has waited for the address to the end.
-        awaited = not _is_missing(found, link, inside) and not wanted
-        if family == AF_INET6 and not awaited:
+        awaited = not _is_missing(found, link, inside) and _same_family(desired.bridge.gateways, address) not in wanted
+        if len(address) == IPV6_BYTES and not awaited:
             yield steps.AwaitAddress(address)
     if desired.lease.routed:
-        for address, prefix in addresses:
+        for address, prefix in _addresses(desired, link, inside):
             gateway = _same_family(desired.bridge.gateways, address)
             if lost or link is None or inside is None or not _has_route(inside, link.index, address, prefix, gateway):
                 yield steps.AddSubnetRoute(device, address, prefix, gateway)
-    for gateway in wanted:
+    # IPv4 comes last: it is what most people wait for.
+    for gateway in reversed(wanted):
+        family = AF_INET6 if len(gateway) == IPV6_BYTES else AF_INET
         yield steps.AddDefaultRoute(device, family, gateway, desired.lease.routed)
 
 
@@ -276,14 +253,15 @@ def _lacks_default(gateway: bytes, link: Link | None, inside: Inside | None) -> 
     """Tell whether the default route by a gateway is missing, and nobody else's is in its place."""
     if link is None or inside is None or not link.up:
         return True
-    family = _family(gateway)
+    family = AF_INET6 if len(gateway) == IPV6_BYTES else AF_INET
     present = [route for route in inside.routes if route.family == family and not route.destination]
     ours = [route for route in present if _is_our_default(route, link, gateway)]
     return not ours and not any(route.metric == _metric(family) for route in present)
 
 
-def _family(address: bytes) -> int:
-    return AF_INET6 if len(address) == IPV6_BYTES else AF_INET
+def _must_rise(desired: Attachment, host: Link) -> bool:
+    """Tell whether a host end must be set up: again, too, when somebody took IPv6 from one that needs it."""
+    return not host.up or (desired.lease.routed and not host.ipv6)
 
 
 def _same_family(gateways: tuple[bytes, ...], address: bytes) -> bytes:

@@ -58,7 +58,7 @@ class MarkHostEnd(Step):
 
 @dataclass(frozen=True, slots=True)
 class QuietHostEnd(Step):
-    """Turn IPv6 off on the host end: a bridge port needs none, and one that is routed not at first.
+    """Turn IPv6 off on the host end: a bridge port needs none.
 
     With it, the kernel would go through all IPv6 routes of the host when the carrier comes.
     """
@@ -70,20 +70,19 @@ class QuietHostEnd(Step):
 
 @dataclass(frozen=True, slots=True)
 class RaiseHostEnd(Step):
-    """Set the host end up; where the host routes to it without ARP, and without an IPv6 address of its own making.
-
-    Both ends know each other's MAC then; who could ask by ARP could fill the host's neighbour table.
-    """
+    """Set the host end up."""
 
     side = "host"
     drift = "link"
     host_end: str
-    routed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class GiveHostEndIpv6(Step):
-    """Turn IPv6 on on a routed host end: the kernel goes through all IPv6 routes of the host then."""
+class RaiseRoutedHostEnd(Step):
+    """Set a host end up that is no bridge port: with IPv6, but no address of its own making, and no ARP.
+
+    Both ends know each other's MAC; who could ask by ARP could fill the host's neighbour table.
+    """
 
     side = "host"
     drift = "link"

@@ -22,7 +22,7 @@ from agent.model import Link
 _ALONE: Final = (
     steps.DeletePair,
     steps.QuietHostEnd,
-    steps.GiveHostEndIpv6,
+    steps.RaiseRoutedHostEnd,
     steps.Admit,
     steps.Exempt,
     steps.AwaitDevice,
@@ -83,8 +83,9 @@ class Run:
                 self._request(batch)
             case steps.QuietHostEnd(host_end):
                 sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "1")
-            case steps.GiveHostEndIpv6(host_end):
+            case steps.RaiseRoutedHostEnd(host_end):
                 sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "0")
+                self._exchange([messages.no_link_local(host_end), messages.raise_link_without_arp(host_end)], _FINE)
             case steps.Admit(host_end, lease, new):
                 self._members.admit((host_end, lease), new=new)
             case steps.Exempt(lease, exempt):
@@ -132,9 +133,7 @@ class Run:
                 return [messages.delete_link(host_end)]
             case steps.MarkHostEnd(host_end, alias):
                 return [messages.mark_link(host_end, alias)]
-            case steps.RaiseHostEnd(host_end, routed):
-                if routed:
-                    return [messages.no_link_local(host_end), messages.raise_link_without_arp(host_end)]
+            case steps.RaiseHostEnd(host_end):
                 return [messages.raise_link(host_end)]
             case steps.SetDeviceMac(device, mac):
                 return [messages.set_mac(device, mac)]

@@ -79,12 +79,12 @@ class ModelKernel:
                 self._set_host_end(host_end, alias=alias, group=LINK_GROUP)
             case steps.QuietHostEnd(host_end):
                 self._set_host_end(host_end, ipv6=False)
-            case steps.RaiseHostEnd(host_end, routed):
+            case steps.RaiseHostEnd(host_end):
                 self.awaited &= self._host_end(host_end).up
-                self.raised |= routed
                 self._set_host_end(host_end, up=True)
-            case steps.GiveHostEndIpv6(host_end):
-                self._set_host_end(host_end, ipv6=True)
+            case steps.RaiseRoutedHostEnd(host_end):
+                self.raised = True
+                self._set_host_end(host_end, up=True, ipv6=True)
             case steps.LeaveBridge(host_end):
                 self._set_host_end(host_end, master=0, isolated=False)
             case steps.SetHostEndMtu(host_end, mtu):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.core import steps
 from agent.core.fits import device_fits, host_end_fits
 from agent.core.identity import alias_of, host_end_mac, host_end_name, is_ours, netns_mac
-from agent.core.plan import AF_INET, IPV6_BYTES, our_link, plan
+from agent.core.plan import our_link, plan
 from agent.core.steps import Step
 from agent.errors import ForeignDevice
 from agent.model import LINK_GROUP, Attachment, Link, Route
@@ -191,23 +191,14 @@ def test_take_down_needs_no_look_inside(world: World) -> None:
     assert plan(None, outside) == plan(None, world.kernel.seen)
 
 
-def is_for_ipv6(step: Step) -> bool:
-    """Of a routed namespace: what follows once it has IPv4."""
-    alone = (steps.GiveHostEndIpv6, steps.AddProxy, steps.AwaitAddress)
-    return isinstance(step, alone) or len(getattr(step, "address", b"")) == IPV6_BYTES
-
-
 @given(worlds())
 def test_order_of_the_first_packet(world: World) -> None:
     steps_ = planned(world)
     place = {type(step): number for number, step in reversed(list(enumerate(steps_)))}
-    for number, step in enumerate(steps_):
-        if isinstance(step, steps.AddDefaultRoute):
-            later = steps_[number + 1 :]
-            if world.desired.lease.routed and step.family == AF_INET:
-                later = tuple(each for each in later if not is_for_ipv6(each))
-            kinds = {type(each) for each in later}
-            assert kinds <= {steps.AddDefaultRoute, steps.AddSubnetRoute}, "the default routes come last"
+    last = {type(step): number for number, step in enumerate(steps_)}
+    if steps.AddDefaultRoute in place:
+        rest = [last[kind] for kind in last if kind not in (steps.AddDefaultRoute, steps.AddSubnetRoute)]
+        assert place[steps.AddDefaultRoute] > max(rest, default=-1), "the default routes come last"
     if steps.AddHostRoute in place:
         assert place[steps.AwaitHostEnd] < place[steps.AddHostRoute]
         assert (steps.Admit in place) == world.desired.network.anti_spoof
@@ -240,7 +231,7 @@ def test_a_device_that_fits_is_left_alone_and_one_that_does_not_is_not(world: Wo
     if host is None or device is None:
         return
     at_host_end = (
-        steps.MarkHostEnd, steps.RaiseHostEnd, steps.GiveHostEndIpv6, steps.SetHostEndMtu,
+        steps.MarkHostEnd, steps.RaiseHostEnd, steps.RaiseRoutedHostEnd, steps.SetHostEndMtu,
         steps.JoinBridge, steps.SetIsolated, steps.LeaveBridge, steps.CreatePair,
     )  # fmt: skip
     at_device = (steps.RaiseDevice, steps.SetDeviceMtu, steps.SetDeviceMac)
