@@ -59,9 +59,9 @@ class Crew:
         self._reaping: asyncio.Task[None] | None = None
 
     @property
-    def own_ports(self) -> tuple[int, int]:
-        """The netlink port ids from which set elements are changed."""
-        return self._attachments.netfilter_port, self._reaper.netfilter_port
+    def own_ports(self) -> frozenset[int]:
+        """The netlink port ids from which the rules and the elements of their sets are changed."""
+        return self._ruleset.netfilter_ports | {self._attachments.netfilter_port, self._reaper.netfilter_port}
 
     def leads_to_namespace(self, origin: Origin) -> bool:
         """Tell whether a name leads to a namespace; costs one stat."""

@@ -16,6 +16,7 @@ from agent.errors import HostError
 from agent.kernel.elements import Family, get_table
 from agent.kernel.members import Member, bridge_mac_of
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
+from agent.kernel.ownsockets import bind_unbound
 from agent.model import TABLE, Lease, Network
 
 _FAMILIES: Final[tuple[Family, ...]] = ("inet", "bridge")
@@ -49,6 +50,7 @@ class Ruleset:
         self._template = Template(files("agent.kernel").joinpath("ruleset.nft").read_text())
         self._lock = threading.Lock()
         self._nft = Nftables()
+        self.netfilter_ports = bind_unbound(NETLINK_NETFILTER)
         self._nft.set_stateless_output(True)
 
     def load(self, networks: Sequence[Network], members: Sequence[Member], plain: Sequence[Lease] = ()) -> None:

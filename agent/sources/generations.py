@@ -31,7 +31,7 @@ class GenerationSource(Listener):
     """Listens for transactions of others that touch our tables."""
 
     def __init__(self, sink: Sink, own_ports: Iterable[int]) -> None:
-        """Stay deaf to transactions from ``own_ports``: those that are made for every namespace."""
+        """Stay deaf to transactions from ``own_ports``: they tell of each element that is made or removed."""
         super().__init__(NETLINK_NETFILTER, (_NFNLGRP_NFTABLES,), _BUFFER_BYTES)
         eventfilter.pass_foreign(self.socket, own_ports)
         self._sink = sink

@@ -181,6 +181,19 @@ def test_changes_of_the_ruleset_by_others_are_heard_our_own_are_not(ground: Grou
             assert heard(listener)
 
 
+def test_loading_the_rules_is_not_heard(ground: Ground) -> None:
+    """With thousands of members it would tell of tens of thousands of elements."""
+    ports = ground.ruleset.netfilter_ports
+    assert ports
+    member = ("vh1", lease_in(network()))
+    with listening(NETLINK_NETFILTER, [_NFNLGRP_NFTABLES], lambda it: eventfilter.pass_foreign(it, ports)) as listener:
+        ground.ruleset.load(ground.networks, [member])
+        ground.ruleset.load(ground.networks, [])
+        assert heard(listener) == []
+        sh("nft flush table inet vethd")
+        assert heard(listener)
+
+
 def test_without_own_ports_everything_is_heard(ground: Ground) -> None:
     with (
         listening(NETLINK_NETFILTER, [_NFNLGRP_NFTABLES], lambda it: eventfilter.pass_foreign(it, ())) as listener,
