@@ -19,10 +19,9 @@ _DELETE: Final = 0x0102
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_ID, _CTA_ZONE = 1, 2, 3, 12, 18
 _CTA_FILTER: Final = 25
 _CTA_TUPLE_IP = 1
-# CTA_IP_V4_SRC and CTA_IP_V6_SRC; CTA_IP_V4_DST and CTA_IP_V6_DST.
-_SOURCE: Final = (1, 3)
-_DESTINATION: Final = (2, 4)
+_CTA_IP_V4_SRC: Final = 1
 _IPV4_BYTES: Final = 4
+_IPV6_BYTES: Final = 16
 # CTA_FILTER_ORIG_FLAGS and CTA_FILTER_REPLY_FLAGS, by the tuple; CTA_FILTER_F_CTA_IP_SRC (nf_internals.h).
 _FILTER_FLAGS: Final = {_CTA_TUPLE_ORIG: 1, _CTA_TUPLE_REPLY: 2}
 _FILTER_SOURCE: Final = 1 << 0
@@ -30,10 +29,14 @@ _SEEN_REPLY: Final = 1 << 1
 # A dump takes a lock for each bucket of the table, a flush for those alone that hold something: some 25 times faster.
 _FLUSHED_AT_ONCE: Final = 12
 _NFGENMSG = struct.Struct("=BBH")
+_LENGTH: Final = struct.Struct("=H")
 _GONE_IS_FINE: Final = {0, errno.ENOENT}
 _UNKNOWN_REQUEST: Final = {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}
-# Original and reply direction's addresses, and the status.
-_Concerns = Callable[[memoryview, memoryview, int], bool]
+# The kernel tells the original tuple first, then the reply's; in each the addresses first, and the source before the
+# destination (ctnetlink_dump_tuples).
+_ORIGINAL: Final = 4
+_ADDRESSES: Final = 12
+_ATTRIBUTE_BYTES: Final = 4
 
 
 @dataclass(slots=True)
@@ -44,6 +47,28 @@ class _Kernel:
 
 
 _kernel: Final = _Kernel()
+
+
+class _Entry:
+    """One connection as the kernel tells it; of thousands, few are looked at closer than their addresses."""
+
+    def __init__(self, message: memoryview) -> None:
+        self._message = message
+        width = _IPV4_BYTES if message[0] == socket.AF_INET else _IPV6_BYTES
+        source = _ORIGINAL + _ADDRESSES
+        answerer = _ORIGINAL + _aligned(_LENGTH.unpack_from(message, _ORIGINAL)[0]) + _ADDRESSES
+        answered = answerer + width + _ATTRIBUTE_BYTES
+        self.source = bytes(message[source : source + width])
+        self.answerer = bytes(message[answerer : answerer + width])
+        """Who answers: the reply's source."""
+        self.answered = bytes(message[answered : answered + width])
+        """To whom he answers."""
+
+    def status(self) -> int:
+        return int.from_bytes(attributes(self._message, _NFGENMSG.size).get(_CTA_STATUS, b""))
+
+
+_Concerns = Callable[[_Entry], bool]
 
 
 class Party(NamedTuple):
@@ -72,7 +97,7 @@ def _flush(netlink: Netlink, party: Party) -> bool:
     address, opened, answers = party
     directions = [*([_CTA_TUPLE_ORIG] if opened else ()), *([_CTA_TUPLE_REPLY] if answers else ())]
     for direction in directions if _kernel.filters else ():
-        source = nested(direction, nested(_CTA_TUPLE_IP, attribute(_SOURCE[0], address)))
+        source = nested(direction, nested(_CTA_TUPLE_IP, attribute(_CTA_IP_V4_SRC, address)))
         which = nested(_CTA_FILTER, number(_FILTER_FLAGS[direction], _FILTER_SOURCE))
         body = _NFGENMSG.pack(socket.AF_INET, 0, 0) + source + which
         answer = netlink.ask(Request(_DELETE, 0, body, "forget the connections of an address"))
@@ -98,10 +123,7 @@ def forget_if(is_doomed: Callable[[bytes], bool], parts: Collection[bytes]) -> i
     ``parts``: every doomed address holds one of these, so that few entries need be looked at.
     """
 
-    def concerns(original: memoryview, reply: memoryview, _: int) -> bool:
-        return is_doomed(_address(original, _SOURCE)) or is_doomed(_address(reply, _SOURCE))
-
-    return _forget(concerns, parts)
+    return _forget(lambda entry: is_doomed(entry.source) or is_doomed(entry.answerer), parts)
 
 
 def forget_untranslated(is_translated: Callable[[bytes], bool], parts: Collection[bytes]) -> int:
@@ -112,9 +134,8 @@ def forget_untranslated(is_translated: Callable[[bytes], bool], parts: Collectio
     be; ``parts`` as in `forget_if`. Return how many. Raises KernelError.
     """
 
-    def concerns(original: memoryview, reply: memoryview, status: int) -> bool:
-        source = _address(original, _SOURCE)
-        return not status & _SEEN_REPLY and is_translated(source) and _address(reply, _DESTINATION) == source
+    def concerns(entry: _Entry) -> bool:
+        return entry.answered == entry.source and is_translated(entry.source) and not entry.status() & _SEEN_REPLY
 
     return _forget(concerns, parts)
 
@@ -145,19 +166,17 @@ def _deletions(netlink: Netlink, concerns: _Concerns, parts: Collection[bytes]) 
                 yield deletion
 
 
-def _deletion(entry: memoryview, concerns: _Concerns) -> Request | None:
-    found = attributes(entry, _NFGENMSG.size)
-    original, reply = attributes(found[_CTA_TUPLE_ORIG]), attributes(found[_CTA_TUPLE_REPLY])
-    status = int.from_bytes(found[_CTA_STATUS]) if _CTA_STATUS in found else 0
-    if not concerns(original[_CTA_TUPLE_IP], reply[_CTA_TUPLE_IP], status):
+def _deletion(message: memoryview, concerns: _Concerns) -> Request | None:
+    entry = _Entry(message)
+    if not concerns(entry):
         return None
-    body = bytes(entry[: _NFGENMSG.size]) + nested(_CTA_TUPLE_ORIG, bytes(found[_CTA_TUPLE_ORIG]))
+    found = attributes(message, _NFGENMSG.size)
+    body = bytes(message[: _NFGENMSG.size]) + nested(_CTA_TUPLE_ORIG, bytes(found[_CTA_TUPLE_ORIG]))
     for kind in (_CTA_ZONE, _CTA_ID):
         if kind in found:
             body += attribute(kind, bytes(found[kind]))
     return Request(_DELETE, 0, body, "forget a connection")
 
 
-def _address(addresses: memoryview, which: tuple[int, int]) -> bytes:
-    found = attributes(addresses)
-    return next((bytes(found[kind]) for kind in which if kind in found), b"")
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3

@@ -46,8 +46,10 @@ def sweep_connections(netfilter: Netlink, networks: Sequence[Network], is_held: 
     ``netfilter`` is one of the sockets by which the agent changes its sets: another's doing would be undone.
     """
 
+    is_leasable = _leasable(networks)
+
     def is_doomed(address: bytes) -> bool:
-        return any(_index(network, address) is not None for network in networks) and not is_held(address)
+        return not is_held(address) and is_leasable(address)
 
     openings = OpeningsReader().read(netfilter)
     counted = [address for address in {*openings.opened, *openings.accepted} if is_doomed(address)]
@@ -63,43 +65,47 @@ def forget_untranslated(networks: Sequence[Network], plain: Sequence[Lease]) -> 
     translated = [network for network in networks if network.nat]
     exempt = {each.packed for lease in plain for each in (lease.address, lease.address6) if each is not None}
 
+    is_leasable = _leasable(translated)
+
     def is_translated(address: bytes) -> bool:
-        return address not in exempt and any(_index(network, address) is not None for network in translated)
+        return address not in exempt and is_leasable(address)
 
     return conntrack.forget_untranslated(is_translated, [_common_bytes(subnet) for subnet in _subnets(translated)])
 
 
 def _stale(netlink: Netlink, network: Network, bridge: int, is_held: IsHeld) -> list[Request]:
+    is_leasable = _leasable([network])
+
+    def is_free(address: bytes) -> bool:
+        return not is_held(address) and is_leasable(address)
+
     told = (decode.neighbour(payload) for payload in netlink.dump(routing.dump_neighbours(bridge)))
     doomed = [
         routing.delete_neighbour(bridge, each.address)
         for each in told
-        if each is not None and _is_free(network, each.address, is_held) and each.mac == _mac(network, each.address)
+        if each is not None and is_free(each.address) and each.mac == _mac(network, each.address)
     ]
     proxied = (
         bytes(attributes(payload, NDMSG.size).get(NDA_DST, b""))
         for payload in netlink.dump(routing.dump_neighbours(bridge, proxies=True))
     )
-    return doomed + [
-        routing.delete_proxy(bridge, address) for address in proxied if _is_free(network, address, is_held)
-    ]
-
-
-def _is_free(network: Network, address: bytes, is_held: IsHeld) -> bool:
-    return _index(network, address) is not None and not is_held(address)
+    return doomed + [routing.delete_proxy(bridge, address) for address in proxied if is_free(address)]
 
 
 def _mac(network: Network, address: bytes) -> bytes:
-    return netns_mac(network.subnet.network_address + (_index(network, address) or 0))
-
-
-def _index(network: Network, address: bytes) -> int | None:
-    """Return which of a network's addresses this is, None for one that is never leased."""
     subnet = network.subnet if len(address) == _IPV4_BYTES else network.subnet6
-    if subnet is None or not address:
-        return None
-    index = int.from_bytes(address) - int(subnet.network_address)
-    return index if _FIRST_LEASED <= index < _FIRST_LEASED + network.capacity else None
+    index = int.from_bytes(address) - int(subnet.network_address) if subnet else 0
+    return netns_mac(network.subnet.network_address + index)
+
+
+def _leasable(networks: Sequence[Network]) -> Callable[[bytes], bool]:
+    """Return what tells whether a network may lease an address; fast, since it is asked of thousands."""
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for network in networks:
+        for subnet in _subnets([network]):
+            first = int(subnet.network_address) + _FIRST_LEASED
+            spans.setdefault(subnet.max_prefixlen // 8, []).append((first, first + network.capacity))
+    return lambda address: any(first <= int.from_bytes(address) < end for first, end in spans.get(len(address), ()))
 
 
 def _subnets(networks: Sequence[Network]) -> list[IPv4Network | IPv6Network]:

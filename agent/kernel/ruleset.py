@@ -3,9 +3,11 @@
 Source: libnftables(3), nft(8). All methods block; calls from several threads take turns.
 """
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
+from ipaddress import IPv6Address
 from string import Template
 from typing import Final
 
@@ -98,7 +100,7 @@ class Ruleset:
             routed=_elements(_quoted(host_end) for host_end, _ in routed),
             sources4=_elements(f"{_quoted(host_end)} . {lease.address}" for host_end, lease in routed),
             sources6=_elements(
-                f"{_quoted(host_end)} . {lease.address6}" for host_end, lease in routed if lease.address6
+                f"{_quoted(host_end)} . {_text(lease.address6)}" for host_end, lease in routed if lease.address6
             ),
             guests=_elements(_quoted(host_end) for host_end, _ in ports),
             members4=_elements(_member4(*member) for member in ports),
@@ -155,7 +157,7 @@ def _there4(strict: Sequence[Network], members: Sequence[Member]) -> Iterator[st
 
 def _there6(strict: Sequence[Network], members: Sequence[Member]) -> Iterator[str]:
     yield from (str(network.gateway6.ip) for network in strict if network.gateway6)
-    yield from (str(lease.address6) for _, lease in members if lease.address6)
+    yield from (_text(lease.address6) for _, lease in members if lease.address6)
 
 
 def _within(networks: Sequence[Network]) -> Iterator[str]:
@@ -192,7 +194,8 @@ def _member4(host_end: str, lease: Lease) -> str:
 
 
 def _member6(host_end: str, lease: Lease) -> str:
-    return f"{_quoted(host_end)} . {netns_mac(lease.address).hex(':')} . {lease.address6}"
+    assert lease.address6 is not None
+    return f"{_quoted(host_end)} . {netns_mac(lease.address).hex(':')} . {_text(lease.address6)}"
 
 
 def _target6(host_end: str, lease: Lease) -> str:
@@ -206,6 +209,11 @@ def _mac6(host_end: str, lease: Lease) -> str:
 
 def _elsewhere(lease: Lease) -> str:
     return f"{netns_mac(lease.address).hex(':')} : {bridge_mac_of(lease).hex(':')}"
+
+
+def _text(address: IPv6Address) -> str:
+    # ipaddress takes ten times as long: of thousands of members that is felt.
+    return socket.inet_ntop(socket.AF_INET6, address.packed)
 
 
 def _quoted(name: str) -> str:
