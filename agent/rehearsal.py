@@ -21,7 +21,7 @@ from agent.kernel.namespaces import Namespaces
 from agent.kernel.netlink import Netlink
 from agent.kernel.preflight import require_privileges
 from agent.kernel.realm import Realm
-from agent.model import Bridge, Lease, Network, Observed, Origin
+from agent.model import Bridge, Network, Observed, Origin
 from agent.reconciler.look import Look
 from agent.reconciler.wishing import wish_directories
 from agent.reconciler.world import World
@@ -102,25 +102,20 @@ def _processes(config: Config) -> Iterator[Origin]:
 
 def _namespace(world: World, attachments: Attachments, origin: Origin) -> str:
     try:
-        look = _look(world, attachments, origin, None)
-        lease = None if look.seen is None else world.lease_of(look.seen.cookie)
-        if lease is not None:
-            # Known now: what the host has of its own for it is read, too.
-            look = _look(world, attachments, origin, lease)
+        look = _look(world, attachments, origin)
     except VethdError as error:
         return f"would fail: {error}"
     return _told(look)
 
 
-def _look(world: World, attachments: Attachments, origin: Origin, lease: Lease | None) -> Look:
+def _look(world: World, attachments: Attachments, origin: Origin) -> Look:
     look = Look(world, origin, None, young=False)
 
     def decide(seen: Observed) -> tuple[()]:
         look.decide(seen)
         return ()
 
-    bridge = world.bridges[lease.network] if lease else None
-    attachments.settle(origin, bridge, lease, decide, lambda _: None)
+    attachments.settle(origin, world.expected, decide, lambda _: None)
     return look
 
 

@@ -14,10 +14,13 @@ from agent.kernel import decode, messages, routing
 from agent.kernel.execution import Run
 from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle, Namespaces
-from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
+from agent.kernel.netlink import NETLINK_NETFILTER, Answer, Netlink
 from agent.kernel.numbers import Numbers
 from agent.kernel.reading import read_inside, read_link, read_rival
-from agent.model import Bridge, Lease, Link, Observed, Origin
+from agent.model import Bridge, Cookie, Lease, Link, Observed, Origin
+
+Expect = Callable[[Cookie], tuple[Bridge | None, Lease | None]]
+"""Returns the bridge and the lease that a namespace is expected to have; called on the plumber's thread."""
 
 
 class Attachments:
@@ -44,8 +47,7 @@ class Attachments:
     def settle(
         self,
         origin: Origin,
-        bridge: Bridge | None,
-        lease: Lease | None,
+        expect: Expect,
         decide: Callable[[Observed], Sequence[Step]],
         finish: Callable[[int], None],
     ) -> Link | None:
@@ -55,7 +57,7 @@ class Attachments:
         KernelError or HostError, and what ``decide`` raises; KernelError with EEXIST once all is
         done, when something was there that had not been seen: nobody knows then what it is like.
         """
-        handle, seen = self.observe(origin, bridge, lease)
+        handle, seen = self.observe(origin, expect)
         with handle:
             todo = decide(seen)
             run = self._run(handle)
@@ -65,14 +67,14 @@ class Attachments:
             finish(sum(1 for _ in handle.netlink.dump(messages.dump_links())) if todo else _count(seen))
         return host_end or seen.host_end
 
-    def observe(self, origin: Origin, bridge: Bridge | None, lease: Lease | None) -> tuple[Handle, Observed]:
-        """Enter a namespace and read it, with its host end.
+    def observe(self, origin: Origin, expect: Expect) -> tuple[Handle, Observed]:
+        """Enter a namespace and read it, with its host end, and what the host has of its own for it.
 
-        The host's entries are read for the lease that it is expected to have.
         The handle stays open for ``apply``; the caller closes it. Raises NotANamespace.
         """
         handle = self._namespaces.open(origin.path, of_process=origin.source == "process")
         try:
+            bridge, lease = expect(handle.cookie)
             host_end = read_link(self._netlink, host_end_name(handle.cookie))
             seen = Observed(
                 handle.cookie,
@@ -103,28 +105,35 @@ class Attachments:
     def _with_host_side(self, seen: Observed, host_end: int, bridge: int, lease: Lease) -> Observed:
         """Add what the host has of its own for a namespace's addresses."""
         addresses = [each.packed for each in (lease.address, lease.address6) if each is not None]
-        if not lease.routed:
-            return replace(seen, host_neighbours=self._neighbours(bridge, addresses, lease))
-        routes = self._netlink.exchange([routing.find_route_itself(address) for address in addresses])
-        found = (decode.route(reply) for answer in routes for reply in answer.replies)
         six = [address for address in addresses if len(address) == IPV6_BYTES]
-        answers = self._netlink.exchange([routing.get_proxy(bridge, address) for address in six])
+        device = host_end if lease.routed else bridge
+        requests = [routing.get_neighbour(device, address) for address in addresses]
+        if lease.routed:
+            requests += [routing.find_route_itself(address) for address in addresses]
+            requests += [routing.get_proxy(bridge, address) for address in six]
+        answers = self._netlink.exchange(requests)
+        neighbours, rest = answers[: len(addresses)], answers[len(addresses) :]
+        routes, proxies = rest[: len(addresses)], rest[len(addresses) :]
         return replace(
             seen,
-            host_neighbours=self._neighbours(host_end, addresses, lease),
-            host_routes=frozenset(
-                route.destination
-                for route in found
-                if route and route.device == host_end and route.prefix == 8 * len(route.destination)
-            ),
-            proxied=frozenset(address for address, answer in zip(six, answers, strict=True) if not answer.code),
+            host_neighbours=_known(neighbours, netns_mac(lease.address)),
+            host_routes=_routed_to(routes, host_end),
+            proxied=frozenset(address for address, answer in zip(six, proxies, strict=False) if not answer.code),
         )
 
-    def _neighbours(self, device: int, addresses: Sequence[bytes], lease: Lease) -> frozenset[bytes]:
-        requests = [routing.get_neighbour(device, address) for address in addresses]
-        mac = netns_mac(lease.address)
-        found = (decode.neighbour(reply) for answer in self._netlink.exchange(requests) for reply in answer.replies)
-        return frozenset(entry.address for entry in found if entry is not None and entry.mac == mac)
+
+def _known(answers: Sequence[Answer], mac: bytes) -> frozenset[bytes]:
+    found = (decode.neighbour(reply) for answer in answers for reply in answer.replies)
+    return frozenset(entry.address for entry in found if entry is not None and entry.mac == mac)
+
+
+def _routed_to(answers: Sequence[Answer], device: int) -> frozenset[bytes]:
+    found = (decode.route(reply) for answer in answers for reply in answer.replies)
+    return frozenset(
+        route.destination
+        for route in found
+        if route and route.device == device and route.prefix == 8 * len(route.destination)
+    )
 
 
 def _count(seen: Observed) -> int:

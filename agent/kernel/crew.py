@@ -15,7 +15,7 @@ from agent.core.hostplan import HostSeen, HostStep
 from agent.core.identity import host_end_name
 from agent.core.steps import Step
 from agent.kernel import faults
-from agent.kernel.attachments import Attachments
+from agent.kernel.attachments import Attachments, Expect
 from agent.kernel.doom import Deletion
 from agent.kernel.flows import tracked_connections
 from agent.kernel.host import host_links, observe_host
@@ -70,13 +70,12 @@ class Crew:
     async def settle(
         self,
         origin: Origin,
-        bridge: Bridge | None,
-        lease: Lease | None,
+        expect: Expect,
         decide: Callable[[Observed], Sequence[Step]],
         finish: Callable[[int], None],
     ) -> Link | None:
-        """See Attachments.settle; ``decide`` and ``finish`` are called on the plumber's thread."""
-        return await self._plumb(self._attachments.settle, origin, bridge, lease, decide, finish)
+        """See Attachments.settle; what it calls is called on the plumber's thread."""
+        return await self._plumb(self._attachments.settle, origin, expect, decide, finish)
 
     async def host_end(self, cookie: Cookie) -> Link | None:
         """Return a namespace's host end, None when it has none."""

@@ -17,7 +17,7 @@ from agent.errors import KernelError, NamespaceGone, NoFreeAddress, VethdError
 from agent.kernel.awaiting import NotYet
 from agent.kernel.counters import Place
 from agent.kernel.crew import Crew
-from agent.model import Attachment, Bridge, Cookie, Lease, Link, Network, Observed
+from agent.model import Attachment, Cookie, Link, Network, Observed
 from agent.reconciler.bulletin import Bulletin
 from agent.reconciler.contest import CONTESTED, is_contested
 from agent.reconciler.look import Look, is_young, patience, settled_attachment
@@ -61,10 +61,9 @@ class Names:
         if record is not None and (record.departed or self._has_gone(record)):
             return await self._vanished(path)
         origin = record.origin if record else named(path)
-        bridge, lease = self._expected(record)
         look = Look(self._world, origin, settled_attachment(record), record is not None and is_young(record))
         try:
-            host_end = await self._crew.settle(origin, bridge, lease, look.decide, look.finish)
+            host_end = await self._crew.settle(origin, self._world.expected, look.decide, look.finish)
         except NamespaceGone:
             return await self._vanished(path)
         except VethdError as error:
@@ -121,12 +120,6 @@ class Names:
     def _is_to_be_removed(self, cookie: Cookie) -> bool:
         world = self._world
         return world.config.mode == "manage" and (world.lease_of(cookie) is not None or cookie in world.strays)
-
-    def _expected(self, record: Record | None) -> tuple[Bridge | None, Lease | None]:
-        """Return the bridge and the lease that a name is expected to have."""
-        if record is None or record.cookie is None or record.network is None:
-            return None, None
-        return self._world.bridges.get(record.network), self._world.lease_of(record.cookie)
 
     async def _vanished(self, path: str) -> Outcome:
         roster = self._world.roster

@@ -155,6 +155,11 @@ class World:
         """Return a namespace's lease in whichever network."""
         return next((lease for table in self.leases.values() if (lease := table.get(cookie))), None)
 
+    def expected(self, cookie: Cookie) -> tuple[Bridge | None, Lease | None]:
+        """Return the bridge and the lease that a namespace is expected to have: one that was adopted, too."""
+        lease = self.lease_of(cookie)
+        return (None if lease is None else self.bridges.get(lease.network)), lease
+
     def is_held(self, address: bytes) -> bool:
         """Tell whether a namespace holds an address of either family."""
         return any(table.holder(address) is not None for table in self.leases.values())

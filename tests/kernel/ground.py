@@ -68,7 +68,7 @@ class Ground:
 
     def observe(self, name: str, place: int = 0) -> tuple[Handle, Observed]:
         desired = self.desired(name, place)
-        return self.attachments.observe(named(f"{NETNS / name}"), desired.bridge, desired.lease)
+        return self.attachments.observe(named(f"{NETNS / name}"), lambda _: (desired.bridge, desired.lease))
 
     def planned(self, name: str, place: int = 0) -> tuple[Step, ...]:
         handle, seen = self.observe(name, place)

@@ -89,6 +89,17 @@ def test_sigint_is_like_sigterm(agent: Agent) -> None:
     assert agent.wait_end(2.5) == 0
 
 
+def test_what_is_as_it_should_be_is_adopted_without_a_change(start_agent: StartAgent) -> None:
+    """Whether a port of the bridge or routed: there are thousands, and each is looked at."""
+    agent = start_agent({"network.default": {"bridge_ports": 5}})
+    _populate(agent)
+    for end in ENDS.values():
+        end(agent)
+        agent.start()
+        looks = agent.metrics()["vethd_reconcile_total"]
+        assert {dict(labels)["result"] for labels, count in looks.items() if count} == {"unchanged"}
+
+
 def test_what_happened_in_between_is_made_up_for(agent: Agent) -> None:
     _populate(agent)
     before = _addresses(agent)

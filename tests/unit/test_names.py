@@ -44,8 +44,7 @@ class StubCrew:
     async def settle(
         self,
         origin: Origin,
-        bridge: object,
-        lease: object,
+        expect: object,
         decide: Callable[[Observed], Sequence[Step]],
         finish: Callable[[int], None],
     ) -> Link | None:
