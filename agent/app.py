@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -118,18 +119,16 @@ class _App:
         async with AsyncExitStack() as stack:
             stack.callback(self._namespaces.close)
             stack.push_async_callback(self._crew.close)
-            generations = GenerationSource(self._reconciler.hearing, self._crew.own_ports)
             interfaces = {network.interface for network in self._world.config.networks}
             devices = LinkSource(self._reconciler.hearing, interfaces)
             self._reconciler.listens_to_devices(devices.read)
-            for source in (devices, generations):
-                source.start(loop)
-                stack.callback(source.close)
+            devices.start(loop)
+            stack.callback(devices.close)
             self._recall()
             await self._reconciler.host.refuse_conflicts()
             stack.push_async_callback(self._server.close)
             await self._server.start()
-            await self._reconciler.host.settle()
+            await self._reconciler.host.begin(partial(self._listen_to_rules, stack))
             # Before any address is given away.
             await self._reconciler.sweep()
             work = asyncio.create_task(self._work(), name="work")
@@ -188,6 +187,11 @@ class _App:
         await self._reconciler.wishing.reload()
         if self._world.resolvers is not None:
             group.create_task(ResolvConfSource(SOURCES, self._reconciler.wishing).run(), name="name servers")
+
+    def _listen_to_rules(self, stack: AsyncExitStack) -> None:
+        generations = GenerationSource(self._reconciler.hearing, self._crew.own_ports)
+        stack.callback(generations.close)
+        generations.start(asyncio.get_running_loop())
 
     def _follow_processes(self) -> ProcessSource | None:
         """Watch processes from the moment on that any of their namespaces can be meant."""

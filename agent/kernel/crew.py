@@ -113,6 +113,10 @@ class Crew:
         """See Ruleset.is_loaded."""
         return await self._plumb(self._ruleset.is_loaded)
 
+    async def rules_generation(self) -> int | None:
+        """See Ruleset.generation."""
+        return await self._plumb(self._ruleset.generation)
+
     async def sweep(self, networks: Sequence[Network], bridges: Mapping[str, Bridge], is_held: IsHeld) -> int:
         """Remove what namespaces left that went while no agent was there; return how many entries.
 

@@ -26,6 +26,7 @@ DATA_VALUE: Final = 1
 HEADER_BYTES: Final = 4
 
 _GET_TABLE: Final = (10 << 8) | 1
+_GET_GENERATION: Final = (10 << 8) | 16
 _NEW: Final = (10 << 8) | 12
 _GET: Final = (10 << 8) | 13
 _DELETE: Final = (10 << 8) | 14
@@ -40,6 +41,11 @@ _TABLE_NAME, _LIST_TABLE, _LIST_SET, _LIST_ELEMENT = 1, 1, 2, 1
 def get_table(family: Family) -> Request:
     """Ask whether our table of this family is there."""
     return Request(_GET_TABLE, 0, _HEADERS[family] + text(_TABLE_NAME, TABLE), f"look for our nftables table {family}")
+
+
+def get_generation() -> Request:
+    """Ask for the number of nftables' last transaction in this namespace."""
+    return Request(_GET_GENERATION, 0, _HEADERS["inet"], "ask for the generation of nftables")
 
 
 def add_element(family: Family, set_name: str, key: bytes) -> Request:

@@ -15,12 +15,14 @@ from nftables import Nftables
 
 from agent.core.identity import netns_mac
 from agent.errors import HostError
-from agent.kernel.elements import Family, get_table
+from agent.kernel.elements import HEADER_BYTES, Family, get_generation, get_table
 from agent.kernel.members import Member, bridge_mac_of
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.ownsockets import bind_unbound
+from agent.kernel.wire import attributes
 from agent.model import TABLE, Lease, Network
 
+_GENERATION_ID: Final = 1
 _FAMILIES: Final[tuple[Family, ...]] = ("inet", "bridge")
 _STATIC_SETS: Final = {
     "inet": (
@@ -115,6 +117,15 @@ class Ruleset:
         # Not through libnftables, which would list all that is in them.
         with Netlink(NETLINK_NETFILTER) as netlink:
             return all(answer.code == 0 for answer in netlink.exchange([get_table(family) for family in _FAMILIES]))
+
+    def generation(self) -> int | None:
+        """Return the number of nftables' last transaction, None for a kernel without it; each adds one."""
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            answer = netlink.ask(get_generation())
+        if answer.code:
+            return None
+        number = attributes(answer.replies[0], HEADER_BYTES)[_GENERATION_ID]
+        return int.from_bytes(number)
 
     def remove(self) -> list[str]:
         """Delete our tables and return which there were."""

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -72,6 +73,20 @@ class HostSide:
                     f"{where}: network.{network.name}: {subnet} is routed on this host already, by device"
                     f" {device_name(device)}; choose a subnet that is free"
                 )
+
+    async def begin(self, listen: Callable[[], None]) -> None:
+        """Settle for the first time, and from then on `listen` to who changes the rules.
+
+        Not before: the kernel holds a message for each element of a transaction until it is done, of some kilobytes,
+        if anybody listens. Raises as `settle`.
+        """
+        before = await self._crew.rules_generation()
+        await self.settle()
+        listen()
+        loads = 0 if self._world.config.mode == "observe" else 1
+        if before is not None and await self._crew.rules_generation() != before + loads:
+            self.suspect("somebody, while vethd started")
+            await self.settle()
 
     async def settle(self) -> bool:
         """Bring the host's side to where it should be; True when namespaces must be looked at again.

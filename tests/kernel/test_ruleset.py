@@ -61,6 +61,15 @@ def test_loading_again_changes_nothing(ground: Ground) -> None:
     assert counts() == [0, 0, 0]
 
 
+def test_each_transaction_is_a_generation(ground: Ground) -> None:
+    before = ground.ruleset.generation()
+    assert before is not None
+    ground.ruleset.load([WEB], ALL)
+    assert ground.ruleset.generation() == before + 1
+    sh("nft add table inet theirs")
+    assert ground.ruleset.generation() == before + 2
+
+
 def test_loading_leaves_the_tables_of_others_alone(ground: Ground) -> None:
     observe.run("nft", "add table inet theirs; add chain inet theirs c; add rule inet theirs c counter")
     before = observe.run("nft", "list", "table", "inet", "theirs")

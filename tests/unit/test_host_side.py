@@ -2,6 +2,8 @@
 
 from typing import cast
 
+import pytest
+
 from agent.config import load
 from agent.core.hostplan import HostSeen
 from agent.core.identity import alias_of, host_end_mac, host_end_name
@@ -24,6 +26,8 @@ class StubCrew:
         self._removals = Removals(world, cast(Crew, self), Bulletin())
         (self._network,) = world.config.networks
         self.doomed: list[Cookie] = []
+        self.generations: list[int | None] = []
+        self.loads = 0
 
     async def host_links(self) -> list[Link]:
         listed = [self._host_end(cookie, index) for index, cookie in enumerate((WEB, DB), 2)]
@@ -45,7 +49,13 @@ class StubCrew:
         pass
 
     async def load_rules(self, *_: object) -> None:
-        pass
+        self.loads += 1
+
+    async def rules_generation(self) -> int | None:
+        return self.generations.pop(0)
+
+    async def forget_untranslated(self, *_: object) -> int:
+        return 0
 
     async def rules_loaded(self) -> bool:
         return True
@@ -63,3 +73,23 @@ async def test_what_is_taken_down_while_the_devices_are_listed_is_not_taken_for_
     host.adopts, crew.doomed = True, [WEB]
     await host.settle()
     assert set(world.holding()) == world.strays == {DB}
+
+
+@pytest.mark.parametrize(
+    ("generations", "loads"),
+    [
+        pytest.param([7, 8], 1, id="ours alone"),
+        pytest.param([7, 9], 2, id="somebody changed rules, perhaps ours, while nobody listened"),
+        pytest.param([None], 1, id="a kernel that cannot say"),
+    ],
+)
+async def test_rules_that_somebody_changed_before_anybody_listened_are_loaded_again(
+    generations: list[int | None], loads: int
+) -> None:
+    world = World(load(None), Cookie(1))
+    crew = StubCrew(world)
+    crew.generations = generations
+    loaded_by_then: list[int] = []
+    await HostSide(world, cast(Crew, crew), Bulletin()).begin(lambda: loaded_by_then.append(crew.loads))
+    assert crew.loads == loads
+    assert loaded_by_then == [1], "with listeners the kernel writes a message for each element"
