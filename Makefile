@@ -59,6 +59,8 @@ help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: packages $(VENV)/ready ## Install what is missing: Debian packages and .venv (nothing to do the second time)
+	@# As any installer does: where Python is told to write no bytecode, each start would compile all of it.
+	@$(BIN)/python -m compileall -q agent
 
 packages:
 	@$(call install_missing,$(DEBIAN))

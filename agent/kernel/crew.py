@@ -122,10 +122,13 @@ class Crew:
 
         Raises KernelError.
         """
-        # Leases are taken on the plumber's thread: what is free there stays so until its entries are gone.
-        swept = await self._plumb(sweep_bridges, self._host, networks, bridges, is_held)
         loop = asyncio.get_running_loop()
-        return swept + await loop.run_in_executor(self._reaper_thread, self._reaper.sweep, networks, is_held)
+        swept = await asyncio.gather(
+            # Leases are taken on the plumber's thread: what is free there stays so until its entries are gone.
+            self._plumb(sweep_bridges, self._host, networks, bridges, is_held),
+            loop.run_in_executor(self._reaper_thread, self._reaper.sweep, networks, is_held),
+        )
+        return sum(swept)
 
     async def forget_untranslated(self, networks: Sequence[Network], plain: Sequence[Lease]) -> int:
         """See leftovers.forget_untranslated."""

@@ -80,8 +80,7 @@ class NamedSource:
         self._sink.heard(MOUNTS, 1)
         became = [path for path in self._pending if self._is_namespace(path)]
         for path in became:
-            self._pending.discard(path)
-            self._sink.look(path)
+            self._tell_of_namespace(path)
         self._rearm()
         loop = asyncio.get_running_loop()
         self._last_mount = loop.time()
@@ -106,11 +105,14 @@ class NamedSource:
 
     def _tell(self, path: str) -> None:
         if self._is_namespace(path):
-            self._pending.discard(path)
-            self._sink.look(path)
+            self._tell_of_namespace(path)
         elif _is_file(path):
             self._pending.add(path)
             self._sink.placeholder(path)
+
+    def _tell_of_namespace(self, path: str) -> None:
+        self._pending.discard(path)
+        self._sink.look(path)
 
     def _rearm(self) -> None:
         for directory in self._directories:
@@ -140,7 +142,9 @@ class NamedSource:
             if not os.path.lexists(path):
                 self._pending.discard(path)
                 self._sink.look(path)
-        for path in present - known | namespaces & self._pending:
+        for path in namespaces - known | namespaces & self._pending:
+            self._tell_of_namespace(path)
+        for path in present - known - namespaces:
             self._tell(path)
         for path in (present & known) - self._pending - namespaces:
             self._pending.add(path)
