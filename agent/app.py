@@ -13,18 +13,17 @@ import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from agent.config import Config, load
 from agent.core.hostplan import FORWARDING6
-from agent.core.ledger import Books
 from agent.errors import ConfigError, VethdError
 from agent.export import log
+from agent.export.listeners import Listeners
 from agent.export.metrics import Metrics
 from agent.export.sampler import Sampler
-from agent.export.server import Server
 from agent.kernel import faults, sysctl
 from agent.kernel.crew import Crew
 from agent.kernel.namespaces import Namespaces
@@ -32,25 +31,23 @@ from agent.kernel.preflight import claim_host, require_privileges
 from agent.kernel.privileges import give_up_all_but, needed
 from agent.model import Network
 from agent.notify import notify, watchdog_seconds
-from agent.reconciler.bulletin import Bulletin, Notice
+from agent.reconciler.bulletin import Bulletin
+from agent.reconciler.keeping import Keeper
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.watched import Watch
 from agent.reconciler.wishing import wish_directories
-from agent.reconciler.world import Part, World
+from agent.reconciler.world import World
 from agent.sources.generations import GenerationSource
 from agent.sources.links import LinkSource
 from agent.sources.named import NamedSource
 from agent.sources.processes import ProcessSource
 from agent.sources.resolvconf import ResolvConfSource
 from agent.sources.wishfiles import WishSource
-from agent.state.leases import LeaseFile, Memory
 from agent.state.resolvers import SOURCES, Resolvers
-from agent.state.traffic import TrafficFile
 
-_STATE: Final[Part] = "state"
-_STATE_SETTLE_SECONDS: Final = 1.0
-_STATE_RETRY_SECONDS: Final = 5.0
-_STATE_REST_FACTOR: Final = 20
+if TYPE_CHECKING:
+    from agent.export.server import Server
+
 # What a service may open by systemd, and by far more than is needed.
 _FILES: Final = 65_536
 _LAG_SECONDS: Final = 5.0
@@ -91,19 +88,16 @@ class _App:
         self._bulletin = Bulletin()
         self._lag = 0.0
         self._watch = Watch(self._world)
-        sampler = Sampler(self._world, self._watch)
-        self._metrics = Metrics(self._world, lambda: sampler.table, lambda: self._lag)
+        self._sampler = Sampler(self._world, self._watch)
+        self._metrics = Metrics(self._world, lambda: self._sampler.table, lambda: self._lag)
         self._bulletin.listen(self._metrics.on_notice)
         self._bulletin.listen(log.on_notice)
-        self._bulletin.listen(self._on_notice)
         self._crew = Crew(self._namespaces, faults.on_step(), sees_rivals=config.mode == "observe")
         self._reconciler = Reconciler(self._world, self._crew, self._bulletin, self._watch)
         if config.dns == "host" and config.mode == "manage":
             self._world.resolvers = Resolvers()
-        self._server = Server(self._world, self._bulletin, self._metrics, sampler, lambda: self._ready)
-        self._lease_file = LeaseFile(config.state_dir)
-        self._traffic_file = TrafficFile(config.state_dir)
-        self._state_changed = asyncio.Event()
+        self._keeper = Keeper(self._world)
+        self._bulletin.listen(self._keeper.on_notice)
         self._group: asyncio.TaskGroup | None = None
         self._watches_processes = False
         self._ready = False
@@ -124,13 +118,16 @@ class _App:
             self._reconciler.listens_to_devices(devices.read)
             devices.start(loop)
             stack.callback(devices.close)
-            self._recall()
+            self._keeper.recall()
             await self._reconciler.host.refuse_conflicts()
-            stack.push_async_callback(self._server.close)
-            await self._server.start()
+            listeners = await Listeners.bind(self._world.config)
+            stack.callback(listeners.close)
+            serving = asyncio.create_task(self._serve(listeners, stack), name="serve")
+            stack.callback(serving.cancel)
             await self._reconciler.host.begin(partial(self._listen_to_rules, stack))
             # Before any address is given away.
             await self._reconciler.sweep()
+            await serving
             work = asyncio.create_task(self._work(), name="work")
             stopping = asyncio.create_task(stop.wait(), name="stop")
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -138,7 +135,7 @@ class _App:
             notify("STOPPING=1")
             work.cancel()
             (failure,) = await asyncio.gather(work, return_exceptions=True)
-            self._note_state(self._write_state(self._world.memory(), self._world.ledger.books()))
+            self._keeper.keep()
             if isinstance(failure, Exception):
                 raise failure
         _log.info("stopped", uptime_seconds=round(time.monotonic() - self._started, 3))
@@ -156,7 +153,7 @@ class _App:
                 await processes.listed.wait()
             self._reconciler.put_new_first()
             group.create_task(self._reconciler.run(), name="reconciler")
-            group.create_task(self._keep_state_now_and_then(), name="state")
+            group.create_task(self._keeper.run(), name="state")
             group.create_task(_feed_watchdog(), name="watchdog")
             group.create_task(self._measure_lag(), name="lag")
             await self._reconciler.settled()
@@ -187,6 +184,13 @@ class _App:
         await self._reconciler.wishing.reload()
         if self._world.resolvers is not None:
             group.create_task(ResolvConfSource(SOURCES, self._reconciler.wishing).run(), name="name servers")
+
+    async def _serve(self, listeners: Listeners, stack: AsyncExitStack) -> None:
+        server = (await asyncio.to_thread(_load_server))(
+            self._world, self._bulletin, self._metrics, self._sampler, lambda: self._ready
+        )
+        stack.push_async_callback(server.close)
+        await server.start(listeners)
 
     def _listen_to_rules(self, stack: AsyncExitStack) -> None:
         generations = GenerationSource(self._reconciler.hearing, self._crew.own_ports)
@@ -244,52 +248,12 @@ class _App:
         self._reconciler.host.suspect("the config")
         self._reconciler.resync()
 
-    def _recall(self) -> None:
-        memory, lease_remark = self._lease_file.read()
-        self._world.remember(memory)
-        books, traffic_remark = self._traffic_file.read()
-        self._world.ledger.recall(books)
-        for remark in (lease_remark, traffic_remark):
-            if remark:
-                _log.warning("state not recalled", reason=remark)
 
-    def _on_notice(self, notice: Notice) -> None:
-        if notice["event"] in {"networked", "removed", "adopted", "repaired"}:
-            self._state_changed.set()
+def _load_server() -> "type[Server]":
+    # aiohttp takes a tenth of a second to load; meanwhile the kernel does what is asked of it.
+    from agent.export.server import Server  # noqa: PLC0415
 
-    async def _keep_state_now_and_then(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._state_changed.wait()
-            await asyncio.sleep(_STATE_SETTLE_SECONDS)
-            self._state_changed.clear()
-            began = loop.time()
-            trouble = await asyncio.to_thread(self._write_state, self._world.memory(), self._world.ledger.books())
-            self._note_state(trouble)
-            # All of it is written each time: of thousands that come and go without end, less often.
-            await asyncio.sleep(_STATE_REST_FACTOR * (loop.time() - began))
-            if trouble:
-                # Nothing may change until there is room again.
-                loop.call_later(_STATE_RETRY_SECONDS, self._state_changed.set)
-
-    def _write_state(self, memory: Memory, books: Books) -> str:
-        """Write both files; return what is in the way, empty when nothing is."""
-        try:
-            self._lease_file.write(memory)
-            self._traffic_file.write(books)
-        except OSError as error:
-            return f"state is not kept: {error.filename or self._world.config.state_dir}: {error.strerror}"
-        return ""
-
-    def _note_state(self, trouble: str) -> None:
-        troubles = self._world.troubles
-        former = troubles.pop(_STATE, "")
-        if trouble:
-            troubles[_STATE] = trouble
-        if trouble and trouble != former:
-            _log.warning("state not kept", reason=trouble)
-        elif former and not trouble:
-            _log.info("state kept again")
+    return Server
 
 
 def _open_more_files() -> None:

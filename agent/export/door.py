@@ -11,13 +11,13 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from agent.export.listeners import Listeners
+
 # Who has not sent a whole request by then, or has not asked again, is cut off.
 KEEPALIVE_SECONDS: Final = 10.0
 # Who has not taken an answer, or a message of a stream, by then is not there any more.
 WRITE_SECONDS: Final = 10.0
 MOST_CONNECTIONS: Final = 384
-# As many may be accepted at once, before they count.
-BACKLOG: Final = 128
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -47,9 +47,9 @@ class Door:
 
         return attend
 
-    async def open(self, runner: web.AppRunner, host: str, port: int) -> None:
-        """Listen on TCP for an application that is set up. Raises OSError."""
-        await _Site(runner, self, host, port).start()
+    async def open(self, runner: web.AppRunner, listeners: Listeners) -> None:
+        """Listen at the metrics address for an application that is set up."""
+        await _Site(runner, self, listeners).start()
 
     def makes_room(self, there: Sequence[web.RequestHandler], places: int) -> bool:
         """End as many of the idle as make room for one more; return whether there is room."""
@@ -79,20 +79,20 @@ async def _send(request: web.Request, response: web.StreamResponse) -> None:
 
 
 class _Site(web.BaseSite):
-    def __init__(self, runner: web.AppRunner, door: Door, host: str, port: int) -> None:
+    def __init__(self, runner: web.AppRunner, door: Door, listeners: Listeners) -> None:
         super().__init__(runner)
-        self._where = (host, port)
+        self._listeners = listeners
         self._door = door
 
     @property
     def name(self) -> str:
-        """The URL, for logs."""
-        return "http://{}:{}".format(*self._where)
+        """What it is, for logs."""
+        return "metrics"
 
     async def start(self) -> None:
-        """Listen. Raises OSError."""
+        """Listen."""
         await super().start()
-        self._server = await asyncio.get_running_loop().create_server(self._accept, *self._where, backlog=BACKLOG)
+        self._server = await self._listeners.serve_public(self._accept)
         for listener in self._server.sockets:
             # Connections inherit it; a closed one would wait for ever for a peer that takes nothing.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_SECONDS * 1000))

@@ -5,23 +5,20 @@ Root is not limited: it could do worse. Sources: unix(7) for SO_PEERCRED; sk_get
 """
 
 import asyncio
-import contextlib
-import grp
 import json
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.errors import HostError
-from agent.export.door import BACKLOG, Door, connected
+from agent.export.door import Door, connected
+from agent.export.listeners import BACKLOG
 
 # For each user but root, and for all of them together: one in the group may have many user ids (user_namespaces(7)).
 PLACES_OF_ONE: Final = 64
@@ -60,13 +57,10 @@ class Caller:
 
 
 class Gate:
-    """The control socket's door: for root, and for a group if there is one. Raises HostError for an unknown one."""
+    """The control socket's door: for root, and for a group if there is one."""
 
-    def __init__(self, group: str | None) -> None:
-        try:
-            self._gid = None if group is None else grp.getgrnam(group).gr_gid
-        except KeyError:
-            raise HostError(f"agent.group: no group {group!r} on this host") from None
+    def __init__(self, gid: int | None) -> None:
+        self._gid = gid
         self._door = Door()
         self._turns: dict[int, float] = {}
         self._told: set[int] = set()
@@ -85,9 +79,9 @@ class Gate:
 
         return self._door.middleware(), in_turn
 
-    async def open(self, runner: web.AppRunner, path: Path) -> None:
-        """Listen for an application that is set up. Raises HostError."""
-        await _Site(runner, self, _listener(path, self._gid)).start()
+    async def open(self, runner: web.AppRunner, listener: socket.socket) -> None:
+        """Listen for an application that is set up."""
+        await _Site(runner, self, listener).start()
 
     def refusal(self, caller: Caller, runner: web.BaseRunner) -> str:
         """Return why somebody is not let in, empty for who is."""
@@ -217,31 +211,3 @@ class _Refusal(asyncio.Protocol):
         self._refused.discard(self._transport)
         if self._end is not None:
             self._end.cancel()
-
-
-def _listener(path: Path, gid: int | None) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_socket():
-            # One that a killed agent left; a second agent was refused before this.
-            path.unlink()
-        with _mode(0o600):
-            listener.bind(str(path))
-        if gid is not None:
-            os.chown(path, -1, gid)
-            path.chmod(0o660)
-    except OSError as error:
-        listener.close()
-        raise HostError(f"{path}: cannot listen: {error.strerror or error}; set agent.socket") from error
-    return listener
-
-
-@contextlib.contextmanager
-def _mode(mode: int) -> Iterator[None]:
-    """Have files made with at most this mode meanwhile."""
-    former = os.umask(0o777 & ~mode)
-    try:
-        yield
-    finally:
-        os.umask(former)

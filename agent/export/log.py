@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import structlog
-from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.core.identity import printable
 
@@ -43,18 +42,3 @@ def on_notice(notice: Mapping[str, Any]) -> None:
     if "seconds" in notice:
         told["ms"] = round(notice["seconds"] * 1000, 3)
     getattr(structlog.get_logger(), level)(notice["event"], **told)
-
-
-def of_requests() -> logging.Logger:
-    """Return what aiohttp tells its troubles: a stranger's bad request is none, and fills no log."""
-    logger = logging.getLogger("vethd.requests")
-    logger.propagate = False
-    logger.handlers = [_Mistakes(logging.WARNING)]
-    return logger
-
-
-class _Mistakes(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError):
-            structlog.get_logger().error("a mistake of vethd", message=record.getMessage(), exc_info=error)

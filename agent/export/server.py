@@ -13,12 +13,14 @@ from typing import Any, Final
 from aiohttp import web
 
 from agent.core.roster import Record
-from agent.errors import HostError, KernelError
-from agent.export import log, views
+from agent.errors import KernelError
+from agent.export import views
 from agent.export.door import KEEPALIVE_SECONDS, Door
 from agent.export.gate import Gate, told
+from agent.export.listeners import Listeners
 from agent.export.live import Live
 from agent.export.metrics import Metrics
+from agent.export.requestlog import of_requests
 from agent.export.sampler import Sampler
 from agent.export.scraper import Scraper
 from agent.export.web import Page, guard, remote_address, secure
@@ -50,10 +52,9 @@ class Server:
         self._runners: list[web.AppRunner] = []
         self.live = Live(world, bulletin, sampler, lambda: views.status(world, self._started, is_ready()))
 
-    async def start(self) -> None:
-        """Begin to listen on the control socket and on the metrics address. Raises HostError."""
-        config = self._world.config
-        gate = Gate(config.socket_group)
+    async def start(self, listeners: Listeners) -> None:
+        """Begin to answer on the control socket and at the metrics address."""
+        gate = Gate(listeners.gid)
         control = web.Application(client_max_size=_BODY_BYTES, middlewares=gate.middlewares())
         control.add_routes(
             [
@@ -67,27 +68,25 @@ class Server:
                 web.get("/healthz", self._healthz),
             ]
         )
-        await self._listen(control, lambda runner: gate.open(runner, config.socket))
+        await self._listen(control, lambda runner: gate.open(runner, listeners.control))
         door = Door()
         public = web.Application(client_max_size=_BODY_BYTES, middlewares=[door.middleware(), guard(self._world)])
         public.on_response_prepare.append(secure)
         public.add_routes([web.get("/metrics", self._scrape), web.get("/healthz", self._healthz)])
         public.add_routes(Page(self.live).routes())
-        await self._listen(public, lambda runner: _tcp_site(door, runner, config.metrics_host, config.metrics_port))
+        await self._listen(public, lambda runner: door.open(runner, listeners))
 
     async def close(self) -> None:
         """Stop listening, and end what is still being answered."""
         self.live.close()
         for runner in self._runners:
             await runner.cleanup()
-        if self._world.config.socket.is_socket():
-            self._world.config.socket.unlink(missing_ok=True)
 
     async def _listen(self, app: web.Application, make: Callable[[web.AppRunner], Any]) -> None:
         runner = web.AppRunner(
             app,
             access_log=None,
-            logger=log.of_requests(),
+            logger=of_requests(),
             shutdown_timeout=_SHUTDOWN_SECONDS,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_SECONDS,
@@ -173,13 +172,6 @@ class Server:
         except KernelError as error:
             return web.Response(status=503, text=f"{error}\n")
         return web.Response(body=body, headers=headers)
-
-
-async def _tcp_site(door: Door, runner: web.AppRunner, host: str, port: int) -> None:
-    try:
-        await door.open(runner, host, port)
-    except OSError as error:
-        raise HostError(f"{host}:{port}: cannot listen: {error.strerror}; set metrics.listen") from error
 
 
 async def _body(request: _Request) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 import structlog
 from aiohttp.http_exceptions import BadStatusLine
 
-from agent.export import log
+from agent.export import requestlog
 
 
 def told(error: Exception) -> list[str]:
     with structlog.testing.capture_logs() as entries:
-        log.of_requests().error("Error handling request", exc_info=error)
+        requestlog.of_requests().error("Error handling request", exc_info=error)
     return [entry["event"] for entry in entries]
 
 
