@@ -122,13 +122,10 @@ class _App:
             await self._reconciler.host.refuse_conflicts()
             listeners = await Listeners.bind(self._world.config)
             stack.callback(listeners.close)
-            serving = asyncio.create_task(self._serve(listeners, stack), name="serve")
-            stack.callback(serving.cancel)
             await self._reconciler.host.begin(partial(self._listen_to_rules, stack))
             # Before any address is given away.
             await self._reconciler.sweep()
-            await serving
-            work = asyncio.create_task(self._work(), name="work")
+            work = asyncio.create_task(self._work(listeners, stack), name="work")
             stopping = asyncio.create_task(stop.wait(), name="stop")
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -140,7 +137,7 @@ class _App:
                 raise failure
         _log.info("stopped", uptime_seconds=round(time.monotonic() - self._started, 3))
 
-    async def _work(self) -> None:
+    async def _work(self, listeners: Listeners, stack: AsyncExitStack) -> None:
         world = self._world
         named = NamedSource(world.config.directories, self._namespaces.is_namespace, self._reconciler.hearing)
         async with asyncio.TaskGroup() as group:
@@ -153,9 +150,11 @@ class _App:
                 await processes.listed.wait()
             self._reconciler.put_new_first()
             group.create_task(self._reconciler.run(), name="reconciler")
+            serving = group.create_task(self._serve(listeners, stack), name="serve")
             group.create_task(self._keeper.run(), name="state")
             group.create_task(_feed_watchdog(), name="watchdog")
             group.create_task(self._measure_lag(), name="lag")
+            await serving
             await self._reconciler.settled()
             await self._reconciler.take_down_strays()
             world.ledger.close_all_but({record.cookie for record in world.roster if record.cookie is not None})
@@ -250,7 +249,7 @@ class _App:
 
 
 def _load_server() -> "type[Server]":
-    # aiohttp takes a tenth of a second to load; meanwhile the kernel does what is asked of it.
+    # aiohttp takes a tenth of a second to load: those that wait for their network come first.
     from agent.export.server import Server  # noqa: PLC0415
 
     return Server

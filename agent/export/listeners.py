@@ -1,6 +1,7 @@
-"""Where the agent listens: bound before anything is done to the host, served once all else stands.
+"""Where the agent listens: taken before anything is done to the host, served later.
 
-So what cannot be had is told while nothing is changed yet, and until it is served a client finds nobody.
+So what cannot be had is told while nothing is changed yet; and who asks on the control socket of an agent that starts
+waits for his answer.
 """
 
 import asyncio
@@ -84,6 +85,7 @@ def _bind_unix(path: Path, gid: int | None) -> socket.socket:
             path.unlink()
         with _mode(0o600):
             listener.bind(str(path))
+            listener.listen(BACKLOG)
         if gid is not None:
             os.chown(path, -1, gid)
             path.chmod(0o660)
