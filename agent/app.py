@@ -94,6 +94,7 @@ class _App:
         self._bulletin.listen(log.on_notice)
         self._crew = Crew(self._namespaces, faults.on_step(), sees_rivals=config.mode == "observe")
         self._reconciler = Reconciler(self._world, self._crew, self._bulletin, self._watch)
+        self._named = NamedSource(config.directories, self._namespaces.is_namespace, self._reconciler.hearing)
         if config.dns == "host" and config.mode == "manage":
             self._world.resolvers = Resolvers()
         self._keeper = Keeper(self._world)
@@ -122,10 +123,13 @@ class _App:
             await self._reconciler.host.refuse_conflicts()
             listeners = await Listeners.bind(self._world.config)
             stack.callback(listeners.close)
+            # Found while the kernel loads the rules, looked at afterwards.
+            names = asyncio.create_task(self._named.run(), name="named")
+            stack.callback(names.cancel)
             await self._reconciler.host.begin(partial(self._listen_to_rules, stack))
             # Before any address is given away.
             await self._reconciler.sweep()
-            work = asyncio.create_task(self._work(listeners, stack), name="work")
+            work = asyncio.create_task(self._work(names, listeners, stack), name="work")
             stopping = asyncio.create_task(stop.wait(), name="stop")
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -137,13 +141,12 @@ class _App:
                 raise failure
         _log.info("stopped", uptime_seconds=round(time.monotonic() - self._started, 3))
 
-    async def _work(self, listeners: Listeners, stack: AsyncExitStack) -> None:
+    async def _work(self, names: asyncio.Task[None], listeners: Listeners, stack: AsyncExitStack) -> None:
         world = self._world
-        named = NamedSource(world.config.directories, self._namespaces.is_namespace, self._reconciler.hearing)
         async with asyncio.TaskGroup() as group:
             await self._follow_files(group)
-            group.create_task(named.run(), name="named")
-            await named.listed.wait()
+            group.create_task(_until_over(names), name="names")
+            await self._named.listed.wait()
             self._group = group
             processes = self._follow_processes()
             if processes is not None:
@@ -287,6 +290,10 @@ def _log_mistake(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> No
         _log.warning("nobody is let in for a moment", reason=f"{error.strerror}: raise the limit (ulimit -n)")
         return
     _log.error("a mistake of vethd", message=context.get("message"), exc_info=error)
+
+
+async def _until_over(task: asyncio.Task[None]) -> None:
+    await task
 
 
 async def _feed_watchdog() -> None:
