@@ -54,9 +54,6 @@ _LAG_SECONDS: Final = 5.0
 # The worker threads are woken by the loop for tiny tasks: a long interval would be their latency.
 _SWITCH_SECONDS: Final = 0.0005
 
-# Of objects that refer to each other in circles there are few; looking for them takes long with thousands of names.
-_COLLECT_AFTER: Final = 20_000
-
 _log = structlog.get_logger()
 
 
@@ -64,7 +61,6 @@ def run(config: Config, log_format: log.LogFormat) -> int:
     """Run the agent in the foreground until SIGTERM or SIGINT; return the exit code."""
     log.configure(log_format)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
     try:
         require_privileges()
         _open_more_files()
@@ -120,7 +116,6 @@ class _App:
             devices.start(loop)
             stack.callback(devices.close)
             self._keeper.recall()
-            await self._reconciler.host.refuse_conflicts()
             listeners = await Listeners.bind(self._world.config)
             stack.callback(listeners.close)
             # Found while the kernel loads the rules, looked at afterwards.

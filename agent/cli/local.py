@@ -1,6 +1,7 @@
 """The commands that need no running agent: they are the agent, or work on the host or a file themselves."""
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -11,6 +12,8 @@ from agent.cli import render
 from agent.cli.client import AgentNotRunning, Client, Refused
 from agent.cli.exits import DONE, FAILED
 from agent.errors import ConfigError
+
+_COLLECT_AFTER = 20_000
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +31,9 @@ def run(options: argparse.Namespace) -> int:
             print(render.harmless(line))
         return DONE
     _spare_what_no_agent_needs()
+    # Of objects that refer to each other in circles there are few; looking for them takes long with thousands of
+    # names, and while libraries load.
+    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
     from agent import app
 
     return app.run(config_of(options), options.log_format)

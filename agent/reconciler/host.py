@@ -60,38 +60,26 @@ class HostSide:
             return True
         return link.up and (link.mac, link.mtu) == (bridge.mac, bridge.mtu) and is_our_bridge(link)
 
-    async def refuse_conflicts(self) -> None:
-        """Raise ConfigError when the host uses a network's subnet for something else."""
-        networks = self._world.config.networks if self._world.config.mode == "manage" else ()
-        seen = await self._crew.observe_host(networks)
-        for network in networks:
-            conflict = conflicts(network, seen)
-            if conflict is not None:
-                where = self._world.config.source or "built-in config"
-                subnet, device = conflict
-                raise ConfigError(
-                    f"{where}: network.{network.name}: {subnet} is routed on this host already, by device"
-                    f" {device_name(device)}; choose a subnet that is free"
-                )
-
     async def begin(self, listen: Callable[[], None]) -> None:
         """Settle for the first time, and from then on `listen` to who changes the rules.
 
         Not before: the kernel holds a message for each element of a transaction until it is done, of some kilobytes,
-        if anybody listens. Raises as `settle`.
+        if anybody listens. Raises as `settle`, and ConfigError when the host uses a network's subnet otherwise.
         """
         before = await self._crew.rules_generation()
-        await self.settle()
+        seen = await self._crew.observe_host(self._world.config.networks)
+        self._refuse_conflicts(seen)
+        await self.settle(seen)
         listen()
         loads = 0 if self._world.config.mode == "observe" else 1
         if before is not None and await self._crew.rules_generation() != before + loads:
             self.suspect("somebody, while vethd started")
             await self.settle()
 
-    async def settle(self) -> bool:
+    async def settle(self, seen: HostSeen | None = None) -> bool:
         """Bring the host's side to where it should be; True when namespaces must be looked at again.
 
-        Raises KernelError or HostError.
+        ``seen`` is what it is, if that was read just now. Raises KernelError or HostError.
         """
         if self._world.config.mode == "observe":
             return await self._observe()
@@ -102,7 +90,7 @@ class HostSide:
         if culprit is not None:
             # First of all: without the rules every packet counts.
             await self._put_rules_back(culprit)
-        seen = await self._crew.observe_host(networks)
+        seen = seen or await self._crew.observe_host(networks)
         if self._originals is None:
             self._originals = self._find_originals(seen)
         steps = host_plan(networks, seen, self._originals, self._world.config.conntrack_accounting)
@@ -126,6 +114,17 @@ class HostSide:
         self._stands = True
         self._note_tracking(await self._crew.tracked_connections())
         return changed or bool(steps)
+
+    def _refuse_conflicts(self, seen: HostSeen) -> None:
+        for network in self._world.config.networks if self._world.config.mode == "manage" else ():
+            conflict = conflicts(network, seen)
+            if conflict is not None:
+                where = self._world.config.source or "built-in config"
+                subnet, device = conflict
+                raise ConfigError(
+                    f"{where}: network.{network.name}: {subnet} is routed on this host already, by device"
+                    f" {device_name(device)}; choose a subnet that is free"
+                )
 
     async def _adopt(self) -> None:
         world = self._world
