@@ -1,6 +1,5 @@
 """The kernel says no: whatever it refuses, one namespace waits, says why, and is networked once it may be."""
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tests.harness.expect import assert_works, eventually_works, host_end
 from tests.harness.refusals import Refusals
 from tests.harness.remains import remains
 from tests.harness.running import Agent, Tables
+from tests.harness.tracing import injected
 from tests.harness.waiting import eventually
 from tests.soak.stage import Stage
 from tests.soak.sweep import sweep
@@ -145,13 +145,9 @@ def test_libnftables_has_no_room(private_host: PrivateHost, agent: Agent) -> Non
     """By a tracer: it alone of all that the agent uses speaks by sendmsg to the kernel."""
     netns.add_netns("web")
     agent.wait_ready("web")
-    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(agent.pid)]
-    tracer = private_host.spawn([*command, "-e", "trace=sendmsg", "-e", "inject=sendmsg:error=ENOBUFS"])
-    eventually(lambda: _is_traced(agent.pid), 5, "the tracer is there")
-    observe.run("nft", "flush", "ruleset")
-    eventually(lambda: agent.ask("/v1/status")[1]["problems"], 5, "it is told")
-    tracer.terminate()
-    tracer.wait()
+    with injected(private_host, agent.pid, "sendmsg", "error=ENOBUFS"):
+        observe.run("nft", "flush", "ruleset")
+        eventually(lambda: agent.ask("/v1/status")[1]["problems"], 5, "it is told")
     eventually(lambda: "masquerade" in observe.nft_text(), 8, "the rules are back")
     eventually(lambda: not agent.ask("/v1/status")[1]["problems"], 3, "it is well again")
     eventually_works("web", 3)
@@ -164,8 +160,3 @@ def _of(agent: Agent, name: str, state: str) -> dict[str, Any]:
 
 def _attempts(agent: Agent) -> float:
     return agent.metric("vethd_reconcile_total", result="failed") or 0
-
-
-def _is_traced(pid: int) -> bool:
-    tasks = Path(f"/proc/{pid}/task").glob("*/status")
-    return all(re.search(r"TracerPid:\s*[1-9]", task.read_text()) for task in tasks)

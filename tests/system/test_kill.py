@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import pytest
 
 from agent.demo.isolation import add_named, delete_named
+from agent.demo.private_host import PrivateHost
 from tests.conftest import StartAgent
 from tests.harness import netns, observe
 from tests.harness.expect import address4, assert_works, host_end, why_not_working
 from tests.harness.running import Agent
+from tests.harness.tracing import injected
 from tests.harness.waiting import eventually
 
 FAULT = "VETHD_FAULT_KILL_AFTER"
@@ -25,13 +27,12 @@ HANDS = 2
 
 @dataclass(frozen=True)
 class Work:
-    """Something that makes the agent change the kernel step by step.
+    """Something that makes the agent change the kernel step by step, and network `web`.
 
-    `web` is there before it begins if `begin` is true, and after it is done if `end` is.
+    `web` is there before it begins if `begin` is true.
     """
 
     begin: bool
-    end: bool
     act: Callable[[], object]
     done: Callable[[], object]
     fewest_steps: int
@@ -42,9 +43,8 @@ def _break_web() -> None:
 
 
 WORK = {
-    "networking": Work(False, True, lambda: add_named("web"), lambda: not why_not_working("web"), 5),
-    "taking down": Work(True, False, lambda: delete_named("web"), lambda: len(observe.host_ends()) == 1, 1),
-    "repairing": Work(True, True, _break_web, lambda: not why_not_working("web"), 5),
+    "networking": Work(False, lambda: add_named("web"), lambda: not why_not_working("web"), 5),
+    "repairing": Work(True, _break_web, lambda: not why_not_working("web"), 5),
 }
 
 
@@ -76,7 +76,7 @@ def test_killed_after_any_step_of(stopped: Agent, kind: str, first: int) -> None
         work.act()
         killed = _was_killed(stopped, work)
         stopped.start()
-        _assert_right(stopped, {"other", "web"} if work.end else {"other"})
+        _assert_right(stopped, {"other", "web"})
         _lay_out(stopped, work.begin)
         stopped.stop()
         if not killed:
@@ -100,6 +100,29 @@ def test_killed_while_it_starts(start_agent: StartAgent, sends: int) -> None:
         agent.wait_end()
     agent.start()
     _assert_right(agent, {"web", "other"})
+
+
+@pytest.mark.parametrize("sends", range(1, 9))
+def test_killed_while_it_takes_down(private_host: PrivateHost, agent: Agent, sends: int) -> None:
+    """By a tracer, at the N-th message that any thread sends."""
+    netns.add_many(["web", "other"])
+    for name in ("web", "other"):
+        agent.wait_ready(name)
+    process = agent.process
+    assert process is not None
+    with injected(private_host, agent.pid, "sendto,sendmsg", f"signal=SIGKILL:when={sends}"):
+        delete_named("web")
+        eventually(
+            lambda: process.poll() is not None or agent.events("removed"), 10, "it is dead, or has done its work"
+        )
+    was_killed = process.poll() is not None
+    if was_killed:
+        agent.wait_end()
+    else:
+        agent.kill()
+    assert was_killed or sends > 4
+    agent.start()
+    _assert_right(agent, {"other"})
 
 
 def _lay_out(agent: Agent, web: bool) -> None:
