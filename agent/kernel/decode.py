@@ -60,7 +60,10 @@ _DEVICE: Final = Reader(
         IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_STATS64,
     )
 )  # fmt: skip
+_INFO: Final = Reader((IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA))
 _PORT: Final = Reader((IFLA_BRPORT_ISOLATED, IFLA_BRPORT_STATE))
+_FAMILY_SETTINGS: Final = Reader((AF_INET6,))
+_IPV6_SETTINGS: Final = Reader((IFLA_INET6_CONF,))
 
 _FAMILIES: Final = {AF_INET, AF_INET6}
 
@@ -69,7 +72,7 @@ def link(payload: memoryview) -> Link:
     """Decode a device."""
     _, _, index, flags, _ = IFINFO.unpack_from(payload)
     found = _DEVICE.read(payload, IFINFO.size)
-    info = attributes(found[IFLA_LINKINFO]) if IFLA_LINKINFO in found else {}
+    info = _INFO.read(found[IFLA_LINKINFO]) if IFLA_LINKINFO in found else {}
     port = _PORT.read(info[IFLA_INFO_SLAVE_DATA]) if IFLA_INFO_SLAVE_DATA in info else {}
     return Link(
         index=index,
@@ -149,8 +152,8 @@ def _u32(raw: memoryview | None) -> int:
 
 def _has_ipv6(raw: memoryview | None) -> bool:
     """Read disable_ipv6 from the device's settings; where they are not told, IPv6 is on."""
-    families = attributes(raw) if raw is not None else {}
-    settings = attributes(families[AF_INET6]).get(IFLA_INET6_CONF) if AF_INET6 in families else None
+    families = _FAMILY_SETTINGS.read(raw) if raw is not None else {}
+    settings = _IPV6_SETTINGS.read(families[AF_INET6]).get(IFLA_INET6_CONF) if AF_INET6 in families else None
     if settings is None or len(settings) < DISABLE_IPV6 + 4:
         return True
     return not _u32(settings[DISABLE_IPV6:])
