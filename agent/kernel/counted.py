@@ -28,6 +28,12 @@ class Count(NamedTuple):
     packets: int
     octets: int
 
+    def __add__(self, other: object) -> "Count":
+        """Sum up what two elements counted."""
+        if not isinstance(other, Count):
+            return NotImplemented
+        return Count(self.packets + other.packets, self.octets + other.octets)
+
     @property
     def framed(self) -> int:
         """Octets with the headers of Ethernet, as a device counts them."""

@@ -59,15 +59,16 @@ def member_elements(member: Member) -> list[Request]:
     return [_deletion(element) for element in (*_elements(member), *_paces(member[1]))]
 
 
-def count_of_sent(member: Member) -> Request:
-    """Ask what a member's namespace sent, see counted.read; without the headers of Ethernet.
+def counts_of_sent(member: Member) -> list[Request]:
+    """Ask what a member's namespace sent, see counted.read; without the headers of Ethernet, and to be summed up.
 
     A veth keeps one half of its counts in its other end. Both go with the namespace, within a millisecond of its
     name, and RTM_DELLINK of the host end shows zeros for that half.
     """
     host_end, lease = member
-    element = _checked(_device(host_end), lease)
-    return get_element(element.family, element.set_name, element.key)
+    device = _device(host_end)
+    elements = [_checked(device, lease), *(() if lease.routed else (_streams(device, lease),))]
+    return [get_element(element.family, element.set_name, element.key) for element in elements]
 
 
 def exemption_elements(lease: Lease) -> list[Request]:
@@ -100,13 +101,23 @@ def _routed(device: bytes, lease: Lease) -> Iterator[_Element]:
 
 
 def _port(device: bytes, lease: Lease) -> Iterator[_Element]:
-    # Every part of a concatenation is padded to four bytes.
-    mac = netns_mac(lease.address) + b"\0\0"
+    mac = _padded_mac(lease)
     yield _Element("bridge", "members4", device + mac + lease.address.packed)
+    yield _streams(device, lease)
     if lease.address6 is not None:
         yield _Element("bridge", "members6", device + mac + lease.address6.packed)
         yield _Element("bridge", "targets6", device + lease.address6.packed)
         yield _Element("bridge", "macs6", device + mac)
+
+
+def _streams(device: bytes, lease: Lease) -> _Element:
+    """Return what has TCP over IPv4 of a port checked, and counted."""
+    return _Element("bridge", "streams4", device + _padded_mac(lease) + lease.address.packed)
+
+
+def _padded_mac(lease: Lease) -> bytes:
+    # Every part of a concatenation is padded to four bytes.
+    return netns_mac(lease.address) + b"\0\0"
 
 
 def _addresses(lease: Lease) -> Iterator[bytes]:

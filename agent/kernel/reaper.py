@@ -14,7 +14,7 @@ from agent.kernel.counted import Count
 from agent.kernel.doom import Deletion, Doom, Refusals
 from agent.kernel.elements import delete_all
 from agent.kernel.leftovers import IsHeld, sweep_connections
-from agent.kernel.members import count_of_sent, exemption_elements, member_elements
+from agent.kernel.members import counts_of_sent, exemption_elements, member_elements
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.openings import Opening, openings_elements, read_openings
 from agent.kernel.wire import Request
@@ -109,8 +109,13 @@ class Reaper:
 
     def _read_sent(self, removals: Sequence[Removal]) -> dict[str, Count | None]:
         members = [(each.host_end, each.lease) for each in removals if each.lease is not None and each.admitted]
-        found = counted.read(self._netfilter, [count_of_sent(member) for member in members])
-        return {host_end: count for (host_end, _), count in zip(members, found, strict=True)}
+        requests = [(host_end, each) for host_end, lease in members for each in counts_of_sent((host_end, lease))]
+        found = counted.read(self._netfilter, [request for _, request in requests])
+        sent: dict[str, Count | None] = {}
+        for (host_end, _), count in zip(requests, found, strict=True):
+            former = sent.get(host_end)
+            sent[host_end] = former + count if former and count else former or count
+        return sent
 
     def _forget_neighbours(self, removal: Removal) -> None:
         if removal.bridge is None or removal.lease is None:

@@ -67,7 +67,7 @@ def test_nothing_is_left(ground: Ground, reaper: Reaper) -> None:
     assert set(observe.links("web")) == {"lo"}
     assert bridge_neighbours() == set()
     assert tracked(four) == tracked(six) == []
-    for name in ("guests", "members4", "members6"):
+    for name in ("guests", "members4", "members6", "streams4"):
         assert members_of("bridge", name) == []
 
 
@@ -97,7 +97,7 @@ def test_what_is_gone_is_no_error(ground: Ground, reaper: Reaper) -> None:
     sh(f"ip neigh del {GATEWAY4[:-1]}3 dev {BRIDGE}")
     assert [last.traffic is None for last in remove(reaper, removals)] == [True, False, False]
     assert [last.traffic is None for last in remove(reaper, removals)] == [True, True, True]
-    for name in ("guests", "members4", "members6"):
+    for name in ("guests", "members4", "members6", "streams4"):
         assert members_of("bridge", name) == []
     assert bridge_neighbours() == set()
 

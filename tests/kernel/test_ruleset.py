@@ -49,7 +49,7 @@ def table() -> str:
 
 
 def counts() -> list[int]:
-    return [len(members_of("bridge", name)) for name in ("guests", "members4", "members6")]
+    return [len(members_of("bridge", name)) for name in ("guests", "members4", "members6", "streams4")]
 
 
 def test_loading_again_changes_nothing(ground: Ground) -> None:
@@ -58,7 +58,7 @@ def test_loading_again_changes_nothing(ground: Ground) -> None:
     ground.ruleset.load([WEB], [ONE, TWO])
     assert table() == before
     ground.ruleset.load([WEB], [])
-    assert counts() == [0, 0, 0]
+    assert counts() == [0, 0, 0, 0]
 
 
 def test_each_transaction_is_a_generation(ground: Ground) -> None:
@@ -143,7 +143,7 @@ def test_every_network_at_once(ground: Ground) -> None:
     ]
     ground.ruleset.load(nets, [ONE, FOUR_ONLY])
     assert ground.ruleset.is_loaded()
-    assert counts() == [2, 2, 1]
+    assert counts() == [2, 2, 1, 2]
 
 
 def test_members_one_by_one_are_what_loading_makes_of_them(ground: Ground, members: Members) -> None:
@@ -155,7 +155,7 @@ def test_members_one_by_one_are_what_loading_makes_of_them(ground: Ground, membe
     assert [len(members_of("inet", name)) for name in ("accepted4", "accepted6")] == [4, 3]
     sh("nft flush set inet vethd accepted4; nft flush set inet vethd accepted6")
     one_by_one = table()
-    assert counts() == [3, 3, 2]
+    assert counts() == [3, 3, 2, 3]
     ground.ruleset.load([WEB], ALL)
     assert table() == one_by_one
     expel(ALL)
@@ -165,10 +165,10 @@ def test_members_one_by_one_are_what_loading_makes_of_them(ground: Ground, membe
 def test_members_go_and_who_is_none_is_no_error(ground: Ground, members: Members) -> None:
     ground.ruleset.load([WEB], [ONE, TWO, FOUR_ONLY])
     expel([ONE])
-    assert counts() == [2, 2, 1]
+    assert counts() == [2, 2, 1, 2]
     expel([ONE, TWO])
     expel([ONE, TWO])
-    assert counts() == [1, 1, 0]
+    assert counts() == [1, 1, 0, 1]
     expel([])
 
 
@@ -176,7 +176,7 @@ def test_who_is_half_a_member_is_wholly_expelled(ground: Ground, members: Member
     ground.ruleset.load([WEB], [ONE, TWO])
     sh(f"nft delete element bridge vethd guests {{ {ONE[0]} }}")
     expel([TWO, ONE])
-    assert counts() == [0, 0, 0]
+    assert counts() == [0, 0, 0, 0]
 
 
 def test_without_the_table_nobody_can_be_admitted(ground: Ground, members: Members) -> None:
@@ -192,7 +192,7 @@ def test_several_threads_take_turns(ground: Ground) -> None:
         looks = [pool.submit(ground.ruleset.is_loaded) for _ in range(12)]
     assert not [each.exception() for each in loads if each.exception()]
     assert all(look.result() for look in looks)
-    assert counts() == [2, 2, 2]
+    assert counts() == [2, 2, 2, 2]
 
 
 IP, DB_IP = "172.27.0.2", "172.27.0.3"

@@ -47,6 +47,7 @@ def test_the_default_network() -> None:
         "guests": "",
         "members4": "",
         "members6": "",
+        "streams4": "",
         "targets6": "",
         "macs6": "",
         "elsewhere": "",
@@ -132,6 +133,7 @@ def test_members_are_host_end_mac_and_address_together() -> None:
         f'"{one}" . 02:7e:ac:1b:00:02 . 172.27.0.2, "{two}" . 02:7e:ac:1b:00:03 . 172.27.0.3,'
         f' "{three}" . 02:7e:0a:09:00:02 . 10.9.0.2'
     )
+    assert found["streams4"] == found["members4"]
     assert found["members6"] == (
         f'"{one}" . 02:7e:ac:1b:00:02 . fd00:7e74:1::2, "{two}" . 02:7e:ac:1b:00:03 . fd00:7e74:1::3'
     )
