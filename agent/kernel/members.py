@@ -67,7 +67,7 @@ def counts_of_sent(member: Member) -> list[Request]:
     """
     host_end, lease = member
     device = _device(host_end)
-    elements = [_checked(device, lease), *(() if lease.routed else (_streams(device, lease),))]
+    elements = (_checked(device, lease), _streams(device, lease))
     return [get_element(element.family, element.set_name, element.key) for element in elements]
 
 
@@ -87,6 +87,7 @@ def _elements(member: Member) -> Iterator[_Element]:
     device = _device(host_end)
     yield from _routed(device, lease) if lease.routed else _port(device, lease)
     yield _checked(device, lease)
+    yield _streams(device, lease)
     for family in _FAMILIES:
         yield _Element(family, "there4", lease.address.packed)
         if lease.address6 is not None:
@@ -103,7 +104,6 @@ def _routed(device: bytes, lease: Lease) -> Iterator[_Element]:
 def _port(device: bytes, lease: Lease) -> Iterator[_Element]:
     mac = _padded_mac(lease)
     yield _Element("bridge", "members4", device + mac + lease.address.packed)
-    yield _streams(device, lease)
     if lease.address6 is not None:
         yield _Element("bridge", "members6", device + mac + lease.address6.packed)
         yield _Element("bridge", "targets6", device + lease.address6.packed)
@@ -111,7 +111,9 @@ def _port(device: bytes, lease: Lease) -> Iterator[_Element]:
 
 
 def _streams(device: bytes, lease: Lease) -> _Element:
-    """Return what has TCP over IPv4 of a port checked, and counted."""
+    """Return what has TCP over IPv4 checked, and counted."""
+    if lease.routed:
+        return _Element("inet", "routed_streams4", device + lease.address.packed)
     return _Element("bridge", "streams4", device + _padded_mac(lease) + lease.address.packed)
 
 

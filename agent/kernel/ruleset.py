@@ -28,6 +28,7 @@ _STATIC_SETS: Final = {
     "inet": (
         "bridges", "strict", "there4", "there6", "nat4", "nat6", "plain4", "plain6", "within", "reach", "guarded",
         "services", "reach4", "reach6", "open4", "open6", "services4", "services6", "routed", "sources4", "sources6",
+        "routed_streams4",
     ),
     "bridge": (
         "guests", "members4", "members6", "streams4", "targets6", "macs6", "strict4", "strict6", "there4",
@@ -108,7 +109,6 @@ class Ruleset:
             guests=_elements(_quoted(host_end) for host_end, _ in ports),
             members4=_elements(_member4(*member) for member in ports),
             members6=_elements(_member6(*member) for member in ports if member[1].address6),
-            streams4=_elements(_member4(*member) for member in ports),
             targets6=_elements(_target6(*member) for member in ports if member[1].address6),
             macs6=_elements(_mac6(*member) for member in ports if member[1].address6),
             elsewhere=_elements(_elsewhere(lease) for _, lease in routed),

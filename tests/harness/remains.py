@@ -15,7 +15,18 @@ from tests.harness.running import Agent
 _OURS = ("172.27.", "fd00:7e74:1:")
 _GATEWAYS = {"172.27.0.1", "fd00:7e74:1::1"}
 _COUNTING = {"opened4", "opened6", "accepted4", "accepted6"}
-_LISTING = {"guests", "routed", "members4", "members6", "streams4", "sources4", "sources6", "plain4", "plain6"}
+_LISTING = {
+    "guests",
+    "routed",
+    "members4",
+    "members6",
+    "streams4",
+    "routed_streams4",
+    "sources4",
+    "sources6",
+    "plain4",
+    "plain6",
+}
 _NOBODY = {"FAILED", "INCOMPLETE", "NOARP"}
 # The main one, plumber, reaper and four that delete devices, and those that asyncio makes for what blocks: as it needs
 # them, and so many at most.

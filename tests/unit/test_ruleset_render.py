@@ -48,6 +48,7 @@ def test_the_default_network() -> None:
         "members4": "",
         "members6": "",
         "streams4": "",
+        "routed_streams4": "",
         "targets6": "",
         "macs6": "",
         "elsewhere": "",
@@ -171,6 +172,7 @@ def test_a_routed_namespace_is_known_by_device_and_address_where_it_is_routed() 
     found = elements(render(WEB, members=(routed, TWO)))
     assert found["routed"] == f'"{ONE[0]}"'
     assert found["sources4"] == f'"{ONE[0]}" . 172.27.0.2'
+    assert found["routed_streams4"] == found["sources4"]
     assert found["sources6"] == f'"{ONE[0]}" . fd00:7e74:1::2'
     assert found["guests"] == f'"{TWO[0]}"'
     assert found["elsewhere"] == "02:7e:ac:1b:00:02 : 02:7e:ac:1b:00:01"
