@@ -105,7 +105,7 @@ class Attachments:
     def _with_host_side(self, seen: Observed, host_end: int, bridge: int, lease: Lease) -> Observed:
         """Add what the host has of its own for a namespace's addresses."""
         addresses = [each.packed for each in (lease.address, lease.address6) if each is not None]
-        six = [address for address in addresses if len(address) == IPV6_BYTES]
+        six = [address for address in addresses if lease.routed and len(address) == IPV6_BYTES]
         device = host_end if lease.routed else bridge
         requests = [routing.get_neighbour(device, address) for address in addresses]
         if lease.routed:
@@ -118,7 +118,7 @@ class Attachments:
             seen,
             host_neighbours=_known(neighbours, netns_mac(lease.address)),
             host_routes=_routed_to(routes, host_end),
-            proxied=frozenset(address for address, answer in zip(six, proxies, strict=False) if not answer.code),
+            proxied=frozenset(address for address, answer in zip(six, proxies, strict=True) if not answer.code),
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from agent.core.plan import IPV6_BYTES
 from agent.errors import KernelError
 from agent.kernel.netlink import NETLINK_NETFILTER, Netlink
 from agent.kernel.wire import NLMSG_DONE, Request, attribute, attributes, messages, nested, number
@@ -21,7 +22,6 @@ _CTA_FILTER: Final = 25
 _CTA_TUPLE_IP = 1
 _CTA_IP_V4_SRC: Final = 1
 _IPV4_BYTES: Final = 4
-_IPV6_BYTES: Final = 16
 # CTA_FILTER_ORIG_FLAGS and CTA_FILTER_REPLY_FLAGS, by the tuple; CTA_FILTER_F_CTA_IP_SRC (nf_internals.h).
 _FILTER_FLAGS: Final = {_CTA_TUPLE_ORIG: 1, _CTA_TUPLE_REPLY: 2}
 _FILTER_SOURCE: Final = 1 << 0
@@ -54,9 +54,10 @@ class _Entry:
 
     def __init__(self, message: memoryview) -> None:
         self._message = message
-        width = _IPV4_BYTES if message[0] == socket.AF_INET else _IPV6_BYTES
+        width = _IPV4_BYTES if message[0] == socket.AF_INET else IPV6_BYTES
         source = _ORIGINAL + _ADDRESSES
-        answerer = _ORIGINAL + _aligned(_LENGTH.unpack_from(message, _ORIGINAL)[0]) + _ADDRESSES
+        length = _LENGTH.unpack_from(message, _ORIGINAL)[0]
+        answerer = _ORIGINAL + ((length + 3) & ~3) + _ADDRESSES
         answered = answerer + width + _ATTRIBUTE_BYTES
         self.source = bytes(message[source : source + width])
         self.answerer = bytes(message[answerer : answerer + width])
@@ -176,7 +177,3 @@ def _deletion(message: memoryview, concerns: _Concerns) -> Request | None:
         if kind in found:
             body += attribute(kind, bytes(found[kind]))
     return Request(_DELETE, 0, body, "forget a connection")
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3

@@ -83,7 +83,7 @@ class Reaper:
         links = deletion.links()
         failures.note(deletion.until_silent())
         openings: Mapping[bytes, Opening] = {}
-        sent: dict[str, Count | None] = {}
+        sent: dict[str, Count] = {}
         addresses = [address for each in removals for address in _addresses(each)]
         with failures.of(*(each for each in removals if each.lease is not None)):
             openings = read_openings(self._netfilter, addresses)
@@ -107,14 +107,14 @@ class Reaper:
             for each in removals
         ]
 
-    def _read_sent(self, removals: Sequence[Removal]) -> dict[str, Count | None]:
+    def _read_sent(self, removals: Sequence[Removal]) -> dict[str, Count]:
         members = [(each.host_end, each.lease) for each in removals if each.lease is not None and each.admitted]
         requests = [(host_end, each) for host_end, lease in members for each in counts_of_sent((host_end, lease))]
         found = counted.read(self._netfilter, [request for _, request in requests])
-        sent: dict[str, Count | None] = {}
+        sent: dict[str, Count] = {}
         for (host_end, _), count in zip(requests, found, strict=True):
-            former = sent.get(host_end)
-            sent[host_end] = former + count if former and count else former or count
+            if count is not None:
+                sent[host_end] = sent.get(host_end, Count(0, 0)) + count
         return sent
 
     def _forget_neighbours(self, removal: Removal) -> None:
