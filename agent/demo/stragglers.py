@@ -4,10 +4,11 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_END_TIMEOUT_MS = 3000
+_END_TIMEOUT = 3.0
 
 
 def end_stragglers(own: Iterable[int], named: Iterable[int]) -> None:
@@ -19,14 +20,24 @@ def end_stragglers(own: Iterable[int], named: Iterable[int]) -> None:
     are ended there.
     """
     own_inodes, named_inodes = set(own), set(named)
+    deadline = time.monotonic() + _END_TIMEOUT
+    # Over and over: a process may have forked between our look and its end.
+    while found := list(_stragglers(own_inodes, named_inodes)):
+        for pid, inodes in found:
+            _end(pid, inodes, deadline)
+        if time.monotonic() > deadline:
+            return
+
+
+def _stragglers(own: set[int], named: set[int]) -> Iterator[tuple[int, set[int]]]:
     parents = dict(_parents())
     for pid in parents:
         inodes = _namespaces(pid)
-        if inodes & own_inodes or (inodes & named_inodes and _descends(pid, parents)):
-            _end(pid, inodes)
+        if inodes & own or (inodes & named and _descends(pid, parents)):
+            yield pid, inodes
 
 
-def _end(pid: int, inodes: set[int]) -> None:
+def _end(pid: int, inodes: set[int], deadline: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         fd = os.pidfd_open(pid)
         try:
@@ -36,7 +47,7 @@ def _end(pid: int, inodes: set[int]) -> None:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
             ended = select.poll()
             ended.register(fd, select.POLLIN)
-            ended.poll(_END_TIMEOUT_MS)
+            ended.poll(max(0.0, deadline - time.monotonic()) * 1000)
         finally:
             os.close(fd)
 

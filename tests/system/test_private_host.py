@@ -139,6 +139,20 @@ def test_shows_nothing_to_the_machine_and_leaves_nothing() -> None:
     assert machine.differences(before, machine.snapshot()) == []
 
 
+def test_ends_what_is_forked_while_it_ends_its_processes() -> None:
+    with PrivateHost():
+        forking = subprocess.Popen(
+            ["sh", "-c", "echo; for i in $(seq 400); do sleep 600 & done; wait"], stdout=subprocess.PIPE
+        )
+        assert forking.stdout is not None
+        forking.stdout.readline()
+    with forking.stdout:
+        # Whoever is still there holds it open.
+        os.set_blocking(forking.stdout.fileno(), False)
+        assert forking.stdout.read() == b""
+    assert forking.wait() != 0
+
+
 def test_may_be_made_over_and_over() -> None:
     with PrivateHost():
         pass
