@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.config import Config
 from agent.config.wishes import Wishes, load_wishes, stamps
-from agent.core.hostplan import HostSeen, bridge_of, conflicts, host_plan, network_mtu
+from agent.core.hostplan import HostSeen, bridge_of, conflicts, find_originals, host_plan, network_mtu, told
 from agent.core.identity import bridge_mac, printable
 from agent.core.origin import origin_of
 from agent.core.roster import named
@@ -55,8 +55,9 @@ def _host(config: Config, seen: HostSeen) -> Iterator[str]:
     if config.mode == "observe":
         yield "host: nothing, since agent.mode is observe"
         return
-    for step in host_plan(config.networks, seen, {}, config.conntrack_accounting):
-        yield f"host: {step}"
+    originals = find_originals(config.networks, seen, config.conntrack_accounting)
+    for step in host_plan(config.networks, seen, originals, config.conntrack_accounting):
+        yield f"host: {told(step)}"
     yield "host: load the nftables tables inet vethd and bridge vethd"
 
 

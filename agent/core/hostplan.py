@@ -86,6 +86,21 @@ class WriteSetting:
 HostStep = MakeBridge | SetBridge | AddBridgeAddress | AddBridgeRoute | WriteSetting
 
 
+def told(step: HostStep) -> str:
+    """Return what a step does, in words for a user."""
+    match step:
+        case MakeBridge(name):
+            return f"make the bridge {name}"
+        case SetBridge(name):
+            return f"set up the bridge {name}"
+        case AddBridgeAddress(bridge, address):
+            return f"give {bridge} the address {address}"
+        case AddBridgeRoute(bridge, address):
+            return f"give {bridge} the route to {address.network}"
+        case WriteSetting(name, value):
+            return f"write {value} to {name}"
+
+
 def bridge_settings(bridge: str) -> dict[str, str]:
     """Return the kernel settings of a bridge, which go with it: the host answers for those that it routes to."""
     return {name.format(bridge): value for name, value in _PROXIES.items()}
@@ -132,6 +147,19 @@ def originals_in(alias: str) -> dict[str, str]:
     _, found, listed = alias.partition(_RESTORE)
     pairs = (item.partition("=") for item in listed.split()) if found else ()
     return {name: value for name, _, value in pairs if name in SETTINGS}
+
+
+def find_originals(networks: Sequence[Network], seen: HostSeen, accounting: bool = False) -> dict[str, str]:
+    """Return the settings as they were before vethd: from its bridges, else as they are now."""
+    kept: dict[str, str] = {}
+    for link in seen.bridges.values():
+        if link is not None and is_our_bridge(link):
+            kept |= originals_in(link.alias)
+    for name, value in needed_settings(networks, accounting).items():
+        current = seen.settings.get(name)
+        if current is not None and current != value:
+            kept.setdefault(name, current)
+    return kept
 
 
 def needed_settings(networks: Sequence[Network], accounting: bool = False) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from agent.core.hostplan import AddBridgeAddress, AddBridgeRoute, HostStep, MakeBridge, SetBridge, WriteSetting
+from agent.core.hostplan import AddBridgeAddress, AddBridgeRoute, HostStep, MakeBridge, SetBridge, WriteSetting, told
 from agent.errors import KernelError
 from agent.kernel import routing, sysctl
 from agent.kernel.netlink import Netlink
@@ -24,10 +24,10 @@ def apply_host(plan: Sequence[HostStep]) -> None:
             try:
                 _apply(route, step)
             except NetlinkError as error:
-                raise KernelError(_told(step), error.code, str(error.args[1])) from error
+                raise KernelError(told(step), error.code, str(error.args[1])) from error
             except OSError as error:
                 # The bridge went while we worked on it.
-                raise KernelError(_told(step), error.errno or 0) from error
+                raise KernelError(told(step), error.errno or 0) from error
 
 
 def _apply(route: IPRoute, step: HostStep) -> None:
@@ -60,15 +60,3 @@ def _apply(route: IPRoute, step: HostStep) -> None:
                 raise KernelError(request.what, answer.code, answer.detail)
         case WriteSetting(name, value):
             sysctl.write(name, value)
-
-
-def _told(step: HostStep) -> str:
-    match step:
-        case MakeBridge(name):
-            return f"make the bridge {name}"
-        case SetBridge(name):
-            return f"set up the bridge {name}"
-        case AddBridgeAddress(bridge, address) | AddBridgeRoute(bridge, address):
-            return f"give {bridge} the address or route of {address}"
-        case WriteSetting(name, value):
-            return f"write {value} to {name}"

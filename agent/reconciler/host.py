@@ -11,10 +11,9 @@ from agent.core.hostplan import (
     HostSeen,
     bridge_of,
     conflicts,
+    find_originals,
     host_plan,
     is_our_bridge,
-    needed_settings,
-    originals_in,
 )
 from agent.core.roster import Incident
 from agent.errors import ConfigError, VethdError
@@ -84,7 +83,7 @@ class HostSide:
         if self._world.config.mode == "observe":
             return await self._observe()
         started = time.monotonic()
-        networks = self._world.config.networks
+        networks, accounting = self._world.config.networks, self._world.config.conntrack_accounting
         culprit, self._culprit = self._culprit, None
         reloaded = culprit is not None
         if culprit is not None:
@@ -92,8 +91,8 @@ class HostSide:
             await self._put_rules_back(culprit)
         seen = seen or await self._crew.observe_host(networks)
         if self._originals is None:
-            self._originals = self._find_originals(seen)
-        steps = host_plan(networks, seen, self._originals, self._world.config.conntrack_accounting)
+            self._originals = find_originals(networks, seen, accounting)
+        steps = host_plan(networks, seen, self._originals, accounting)
         if steps:
             await self._crew.apply_host(steps)
             seen = await self._crew.observe_host(networks)
@@ -183,16 +182,3 @@ class HostSide:
         changed = bridges != world.bridges
         world.bridges, world.uplink, world.host_problem = bridges, seen.uplink, ""
         return changed
-
-    def _find_originals(self, seen: HostSeen) -> dict[str, str]:
-        """Return the settings as they were before vethd: from our bridges, else as they are now."""
-        config = self._world.config
-        kept: dict[str, str] = {}
-        for link in seen.bridges.values():
-            if link is not None and is_our_bridge(link):
-                kept |= originals_in(link.alias)
-        for name, value in needed_settings(config.networks, config.conntrack_accounting).items():
-            current = seen.settings.get(name)
-            if current is not None and current != value:
-                kept.setdefault(name, current)
-        return kept

@@ -58,6 +58,10 @@ def test_what_was_networked_before_stays_so(start_agent: StartAgent) -> None:
     assert netns.ping("web", GATEWAY4) == 1
 
 
+# Every start loads them, whatever is there.
+RULES = "host: load the nftables tables inet vethd and bridge vethd"
+
+
 def dry_run(config: str) -> list[str]:
     command = [sys.executable, "-m", "agent", "run", "--dry-run", "--config", config]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -75,8 +79,16 @@ def test_a_dry_run_tells_what_a_run_would_do_and_does_nothing(
     before = whole_host("web", "db")
     told = dry_run(str(agent.config))
     assert whole_host("web", "db") == before
-    assert any("vethd0" in line for line in told if line.startswith("host: "))
-    assert [line for line in told if not line.startswith("host: ")] == [
+    host = [line for line in told if line.startswith("host: ")]
+    assert host[:4] == [
+        "host: make the bridge vethd0",
+        "host: set up the bridge vethd0",
+        "host: give vethd0 the address 172.27.0.1/16",
+        "host: give vethd0 the address fd00:7e74:1::1/64",
+    ]
+    assert "host: write 1 to net/ipv4/ip_forward" in host
+    assert host[-1] == RULES
+    assert told[len(host) :] == [
         'cni-1: left alone: discovery.exclude: "cni-*"',
         "db: left alone: has a device of somebody else: net1 (veth)",
         "web: 172.27.0.2 on network default, 20 steps (discovery.directories: network default)",
@@ -87,8 +99,10 @@ def test_a_dry_run_beside_a_running_agent_finds_nothing_to_do(start_agent: Start
     agent = start_agent()
     netns.add_netns("web")
     agent.wait_ready("web")
-    told = [line for line in dry_run(str(agent.config)) if not line.startswith("host: ")]
-    assert told == ["web: 172.27.0.2 on network default, nothing to do (discovery.directories: network default)"]
+    assert dry_run(str(agent.config)) == [
+        RULES,
+        "web: 172.27.0.2 on network default, nothing to do (discovery.directories: network default)",
+    ]
 
 
 def network_by_hand(name: str) -> None:
