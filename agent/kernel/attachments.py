@@ -17,6 +17,7 @@ from agent.kernel.namespaces import Handle, Namespaces
 from agent.kernel.netlink import NETLINK_NETFILTER, Answer, Netlink
 from agent.kernel.numbers import Numbers
 from agent.kernel.reading import read_inside, read_link, read_rival
+from agent.kernel.sysctl import Ipv6Devices
 from agent.model import Bridge, Cookie, Lease, Link, Observed, Origin
 
 Expect = Callable[[Cookie], tuple[Bridge | None, Lease | None]]
@@ -36,11 +37,13 @@ class Attachments:
         self._members = Members(self._netfilter)
         self._netlink = Netlink()
         self.numbers = Numbers()
+        self._ipv6_devices = Ipv6Devices()
         self._on_step = on_step
         self.netfilter_port = self._netfilter.port
 
     def close(self) -> None:
-        """Close the host's socket."""
+        """Close what is open of the host."""
+        self._ipv6_devices.close()
         self._netlink.close()
         self._netfilter.close()
 
@@ -100,7 +103,7 @@ class Attachments:
         return self._run(handle).do(plan)
 
     def _run(self, handle: Handle) -> Run:
-        return Run(self._netlink, self._members, self.numbers, handle, self._on_step)
+        return Run(self._netlink, self._members, self.numbers, self._ipv6_devices, handle, self._on_step)
 
     def _with_host_side(self, seen: Observed, host_end: int, bridge: int, lease: Lease) -> Observed:
         """Add what the host has of its own for a namespace's addresses."""

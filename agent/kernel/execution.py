@@ -8,13 +8,14 @@ from agent.core import steps
 from agent.core.plan import IPV6_BYTES
 from agent.core.steps import Step
 from agent.errors import KernelError
-from agent.kernel import messages, routing, sysctl
+from agent.kernel import messages, routing
 from agent.kernel.awaiting import await_carrier, await_local_address
 from agent.kernel.members import Members
 from agent.kernel.namespaces import Handle
 from agent.kernel.netlink import Netlink
 from agent.kernel.numbers import Numbers
 from agent.kernel.reading import check, read_link
+from agent.kernel.sysctl import Ipv6Devices
 from agent.kernel.wire import Request
 from agent.model import Link
 
@@ -44,12 +45,14 @@ class Run:
         netlink: Netlink,
         members: Members,
         numbers: Numbers,
+        ipv6_devices: Ipv6Devices,
         handle: Handle,
         on_step: Callable[[Step], None] | None,
     ) -> None:
         self._netlink = netlink
         self._members = members
         self._numbers = numbers
+        self._ipv6_devices = ipv6_devices
         self._handle = handle
         self._on_step = on_step
         self._indexes: dict[str, int] = {}
@@ -82,9 +85,9 @@ class Run:
                 self._numbers.give(self._netlink, self._handle.descriptor)
                 self._request(batch)
             case steps.QuietHostEnd(host_end):
-                sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "1")
+                self._ipv6_devices.write(host_end, "disable_ipv6", "1")
             case steps.RaiseRoutedHostEnd(host_end):
-                sysctl.write(f"net/ipv6/conf/{host_end}/disable_ipv6", "0")
+                self._ipv6_devices.write(host_end, "disable_ipv6", "0")
                 self._exchange([messages.no_link_local(host_end), messages.raise_link_without_arp(host_end)], _FINE)
             case steps.Admit(host_end, lease, new):
                 self._members.admit((host_end, lease), new=new)

@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Final
 
 from agent.errors import KernelError
 
-_ROOT = Path("/proc/sys")
+_ROOT: Final = Path("/proc/sys")
+_IPV6_DEVICES: Final = "net/ipv6/conf"
 
 
 def read(name: str) -> str | None:
@@ -18,9 +20,39 @@ def read(name: str) -> str | None:
 
 def write(name: str, value: str) -> None:
     """Change a setting. Raises KernelError; a setting that is not there is no error."""
+    _write(name, value, f"{_ROOT}/{name}", None)
+
+
+class Ipv6Devices:
+    """IPv6's settings of the devices of the namespace in which this is first written to.
+
+    Written at the same price whatever stands beside: the kernel hashes an entry of /proc/sys/net alike for all
+    namespaces in which somebody has looked for it, and goes through all of them at every look by the path
+    (proc_sys_compare, fs/proc/proc_sysctl.c): a millisecond with 900.
+    """
+
+    def __init__(self) -> None:
+        self._folder: int | None = None
+
+    def close(self) -> None:
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
+
+    def write(self, device: str, name: str, value: str) -> None:
+        """Change a device's setting; see write."""
+        if self._folder is None:
+            try:
+                self._folder = os.open(_ROOT / _IPV6_DEVICES, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+        _write(f"{_IPV6_DEVICES}/{device}/{name}", value, f"{device}/{name}", self._folder)
+
+
+def _write(name: str, value: str, path: str, folder: int | None) -> None:
     try:
         # One of these is written for every namespace: a file object would cost more than the writing.
-        descriptor = os.open(f"{_ROOT}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
         try:
             os.write(descriptor, value.encode())
         finally:
