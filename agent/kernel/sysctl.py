@@ -1,5 +1,6 @@
 """Kernel settings below /proc/sys/net, which always shows the namespace of the thread that opens it."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ def write(name: str, value: str) -> None:
 
 
 class Ipv6Devices:
-    """IPv6's settings of the devices of the namespace in which this is first written to.
+    """IPv6's settings of the devices of the namespace in which this is made.
 
     Written at the same price whatever stands beside: the kernel hashes an entry of /proc/sys/net alike for all
     namespaces in which somebody has looked for it, and goes through all of them at every look by the path
@@ -33,6 +34,9 @@ class Ipv6Devices:
 
     def __init__(self) -> None:
         self._folder: int | None = None
+        # A kernel without IPv6 has no such folder, and nothing to be written.
+        with contextlib.suppress(FileNotFoundError):
+            self._folder = os.open(_ROOT / _IPV6_DEVICES, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
         if self._folder is not None:
@@ -41,12 +45,8 @@ class Ipv6Devices:
 
     def write(self, device: str, name: str, value: str) -> None:
         """Change a device's setting; see write."""
-        if self._folder is None:
-            try:
-                self._folder = os.open(_ROOT / _IPV6_DEVICES, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return
-        _write(f"{_IPV6_DEVICES}/{device}/{name}", value, f"{device}/{name}", self._folder)
+        if self._folder is not None:
+            _write(f"{_IPV6_DEVICES}/{device}/{name}", value, f"{device}/{name}", self._folder)
 
 
 def _write(name: str, value: str, path: str, folder: int | None) -> None:
